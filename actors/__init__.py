@@ -1,0 +1,1 @@
+"""What runs on Ray: workers, worker groups, memory banks."""

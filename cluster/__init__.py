@@ -1,0 +1,1 @@
+"""Where things run: the embedded cluster and how parts are placed."""

@@ -1,0 +1,1 @@
+"""YAML configurations of models and clusters, and their loader."""

@@ -1,0 +1,1 @@
+"""How it is served: the Ray Serve graph, HTTP, the orchestrator, the store."""

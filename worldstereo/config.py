@@ -1,0 +1,101 @@
+"""Configuration that the engine reads: a published ``config.json`` and a scene's parameters.
+
+Files are read here once; nothing below reads JSON, YAML or the environment.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from worldstereo.errors import ParameterError
+
+Variant = Literal["worldstereo-camera", "worldstereo-memory", "worldstereo-memory-dmd"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+# [height, width]; used where a model's config.json has no scale_map.
+DEFAULT_SCALE_MAP: tuple[tuple[int, int], ...] = (
+    (480, 768),
+    (512, 720),
+    (576, 640),
+    (608, 608),
+    (640, 576),
+    (720, 512),
+    (768, 480),
+)
+
+
+def variant_named(name: str) -> Variant:
+    """The published variant of this name; ParameterError for any other."""
+    for variant in VARIANTS:
+        if variant == name:
+            return variant
+    raise ParameterError(
+        "unknown model variant", where="model_type", got=repr(name), allowed=", ".join(VARIANTS)
+    )
+
+
+def uses_memory(variant: Variant) -> bool:
+    """Whether the variant attends to reference frames of the memory bank."""
+    return variant != "worldstereo-camera"
+
+
+class ControlNetConfig(BaseModel):
+    """``controlnet_cfg`` of a published config.json; fields of other programs are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    dim: int = Field(gt=0)
+    ffn_dim: int = Field(gt=0)
+    num_heads: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    time_embed_dim: int = Field(gt=0)
+    conv_out_dim: int = Field(gt=0)
+    add_channels: int = Field(gt=0)
+    mid_channels: int = Field(gt=0)
+    mask_downsample: int = Field(default=1, gt=0)
+    interp: bool = False
+    update_ref: bool = True
+    ref_embedding: bool = False
+    main_camera_embedding: bool = False
+    camera_embedding_dim: int = Field(default=7, gt=0)
+
+
+class ModelConfig(BaseModel):
+    """A variant's published config.json; fields of other programs are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    base_model: str
+    controlnet_cfg: ControlNetConfig
+    nframe: int = Field(default=21, ge=2, description="keyframes in a clip")
+    scale_map: tuple[tuple[int, int], ...] = Field(
+        default=DEFAULT_SCALE_MAP, min_length=1, description="working sizes [height, width]"
+    )
+    latent_cond_mode: Literal["full_vae", "first_frame_only"] = "full_vae"
+    negative_prompt: str = ""
+    dmd_start_steps: int = Field(default=250, ge=0)
+    dmd_end_steps: int = Field(default=1000, gt=0)
+    dmd_steps: int = Field(default=4, ge=1)
+    gen_shift: float = Field(default=5.0, gt=0)
+
+
+class SceneParameters(BaseModel):
+    """What a caller may choose about a scene's generation, whoever runs it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variant: Variant = "worldstereo-memory-dmd"
+    seed: int = Field(default=1024, ge=0, lt=2**63)
+    align_nframe: int = Field(
+        default=8, ge=1, description="frames of each clip that enter the memory bank"
+    )
+    max_reference: int = Field(default=8, ge=1, description="references of one clip at most")
+    num_inference_steps: int | None = Field(
+        default=None, ge=1, le=1000, description="None: the variant's published count"
+    )
+    guidance_scale: float | None = Field(
+        default=None, ge=0, le=100, description="None: the variant's published scale"
+    )
+    renderer: Literal["torch", "pytorch3d"] = "torch"

@@ -1,0 +1,1 @@
+"""Depth maps behind one protocol."""

@@ -1,0 +1,1 @@
+"""Cameras, rays, lifting, point rendering, frusta and camera paths."""

@@ -1,0 +1,1 @@
+"""The diffusion transformers, their ControlNet, and how checkpoints become them."""

@@ -1,0 +1,1 @@
+"""From conditions to frames: encoders, VAE, schedules, the denoising loop, the pipeline."""
