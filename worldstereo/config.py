@@ -81,6 +81,26 @@ class ModelConfig(BaseModel):
     gen_shift: float = Field(default=5.0, gt=0)
 
 
+# Steps and guidance of the published runs of the variants that are not distilled.
+UNIPC_STEPS = 40
+UNIPC_GUIDANCE = 5.0
+
+
+def is_distilled(variant: Variant) -> bool:
+    """Whether the variant samples in a few steps without guidance (distribution matching)."""
+    return variant == "worldstereo-memory-dmd"
+
+
+def published_steps(variant: Variant, config: ModelConfig) -> int:
+    """Denoising steps of one clip where the caller names none."""
+    return config.dmd_steps if is_distilled(variant) else UNIPC_STEPS
+
+
+def published_guidance(variant: Variant) -> float | None:
+    """Guidance scale where the caller names none; None: the variant runs without guidance."""
+    return None if is_distilled(variant) else UNIPC_GUIDANCE
+
+
 class SceneParameters(BaseModel):
     """What a caller may choose about a scene's generation, whoever runs it."""
 

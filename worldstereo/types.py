@@ -194,3 +194,18 @@ class Clip:
         """(height, width) in pixels."""
         height, width = self.start_image.shape[:2]
         return height, width
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the generation of one clip is.
+
+    Attributes:
+        stage: the stage that runs now.
+        step: denoising steps done, 0 outside ``denoise`` and when it starts.
+        steps: denoising steps in all, 0 outside ``denoise``.
+    """
+
+    stage: Literal["encode", "denoise", "decode"]
+    step: int = 0
+    steps: int = 0

@@ -1,0 +1,259 @@
+"""Attention of the transformers: rotary positions and the two processors.
+
+Owns: rotary tables (also for references, which sit to the right of the target), attention over the
+target and reference tokens together, and cross-attention to text and image whose keys and values
+may have been computed before. Leaves to others: the attention kernel and its sharding, which
+diffusers' dispatch chooses by ``_attention_backend`` and ``_parallel_config`` of each processor;
+both are set from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed
+from torch import Tensor
+
+# Cosines and sines, each [1, tokens, 1, head size] float32.
+Rotary = tuple[Tensor, Tensor]
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one block's cross-attention, each [B, tokens, heads, head size]."""
+
+    key: Tensor
+    value: Tensor
+
+
+# What cross-attention looks at: embedded tokens [B, tokens, width], or one block's keys and values.
+Context = Tensor | KeyValue
+
+
+class RotaryPositions(WanRotaryPosEmbed):  # type: ignore[misc]  # diffusers has no types
+    """Wan's rotary tables, whose buffers stay float32 and are never left without values.
+
+    The buffers are in no checkpoint, so a model that was built on the meta device has none:
+    moving it to a real device computes them. Casting the model does not round them.
+    """
+
+    freqs_cos: Tensor
+    freqs_sin: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        cos, sin = self.freqs_cos, self.freqs_sin
+        super()._apply(fn, recurse)
+        device = self.freqs_cos.device
+        if cos.is_meta and device.type != "meta":
+            self.rebuild(device)
+        elif self.freqs_cos.dtype != cos.dtype:
+            self.freqs_cos, self.freqs_sin = cos.to(device), sin.to(device)
+        return self
+
+    def rebuild(self, device: torch.device) -> None:
+        """Compute the tables anew: on the CPU, so that every device holds the same numbers."""
+        with torch.device("cpu"):
+            fresh = WanRotaryPosEmbed(self.attention_head_dim, self.patch_size, self.max_seq_len)
+        self.freqs_cos = fresh.freqs_cos.to(device)
+        self.freqs_sin = fresh.freqs_sin.to(device)
+
+    def forward(
+        self, frames: int, height: int, width: int, ref_index: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Tables of the target's tokens and, with ``ref_index``, of the references' tokens.
+
+        The grid is twice as wide as the latents: the target takes its left half, reference r the
+        right half of frame ``ref_index[r] + 1``.
+
+        Args:
+            frames: latent frames F.
+            height: latent rows h.
+            width: latent columns w.
+            ref_index: R target frames less one, each below F - 1.
+
+        Returns:
+            (cos, sin) or (cos, sin, reference cos, reference sin), each
+            [1, tokens, 1, head size] float32, tokens ordered frame, row, column. A flat tuple, so
+            that context parallelism can split each by its position.
+        """
+        # Only the shape of the argument is read.
+        if ref_index is None:
+            shape = torch.empty(1, 1, frames, height, width, device="meta")
+            return cast(Rotary, super().forward(shape))
+        shape = torch.empty(1, 1, frames, height, 2 * width, device="meta")
+        _, rows, columns = (
+            n // p for n, p in zip((1, height, width), self.patch_size, strict=True)
+        )
+        positions = [index + 1 for index in ref_index]
+        target, reference = [], []
+        for table in super().forward(shape):
+            grid = table.unflatten(1, (-1, rows, 2 * columns))
+            target.append(grid[:, :, :, :columns].flatten(1, 3))
+            reference.append(grid[:, positions, :, columns:].flatten(1, 3))
+        return *target, *reference
+
+
+def rotate(x: Tensor, rotary: Rotary) -> Tensor:
+    """Turn each pair of neighbouring channels by its token's angles, as Wan does.
+
+    Args:
+        x: [B, tokens, heads, head size].
+        rotary: cosines and sines, each repeated for both channels of a pair.
+
+    Returns:
+        The same shape and dtype; the products are float32.
+    """
+    cos, sin = rotary[0][..., 0::2], rotary[1][..., 1::2]
+    even, odd = x[..., 0::2], x[..., 1::2]
+    turned = torch.empty_like(x)
+    turned[..., 0::2] = even * cos - odd * sin
+    turned[..., 1::2] = even * sin + odd * cos
+    return turned
+
+
+class SelfAttentionProcessor:
+    """Self-attention of the target tokens, or of target and reference tokens together."""
+
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        rotary_emb: Rotary | None = None,
+        *,
+        reference_states: Tensor | None = None,
+        reference_rotary: Rotary | None = None,
+        keep_reference: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend without a mask: every token sees every token of both streams.
+
+        Args:
+            attn: the projections and norms, shared by both streams.
+            hidden_states: [B, N, width] target tokens.
+            encoder_hidden_states: unused; diffusers' attention module passes it.
+            attention_mask: unused, likewise.
+            rotary_emb: positions of the target.
+            reference_states: [B, M, width] or None.
+            reference_rotary: positions of the references.
+            keep_reference: whether the references' own output is wanted; without it they are
+                looked at but do not look, which leaves the target's output as it is.
+
+        Returns:
+            Outputs [B, N, width] of the target and [B, M, width] of the references or None.
+        """
+        assert rotary_emb is not None
+        query, key, value = _self_projections(attn, hidden_states, rotary_emb)
+        target_tokens = query.shape[1]
+        if reference_states is not None:
+            assert reference_rotary is not None
+            projected = _self_projections(
+                attn, reference_states, reference_rotary, with_query=keep_reference
+            )
+            if projected.query is not None:
+                query = torch.cat([query, projected.query], dim=1)
+            key = torch.cat([key, projected.key], dim=1)
+            value = torch.cat([value, projected.value], dim=1)
+        mixed = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        mixed = mixed.flatten(2, 3).type_as(query)
+        if reference_states is None or not keep_reference:
+            return attn.to_out[0](mixed), None
+        return attn.to_out[0](mixed[:, :target_tokens]), attn.to_out[0](mixed[:, target_tokens:])
+
+
+class _Projected(NamedTuple):
+    query: Any
+    key: Tensor
+    value: Tensor
+
+
+def _self_projections(
+    attn: WanAttention, tokens: Tensor, rotary: Rotary, with_query: bool = True
+) -> _Projected:
+    heads = (attn.heads, -1)
+    key = rotate(attn.norm_k(attn.to_k(tokens)).unflatten(2, heads), rotary)
+    value = attn.to_v(tokens).unflatten(2, heads)
+    if not with_query:
+        return _Projected(None, key, value)
+    return _Projected(
+        rotate(attn.norm_q(attn.to_q(tokens)).unflatten(2, heads), rotary), key, value
+    )
+
+
+def text_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:
+    """Keys and values of embedded text tokens [B, tokens, width]."""
+    heads = (attn.heads, -1)
+    key, value = attn.norm_k(attn.to_k(tokens)), attn.to_v(tokens)
+    return KeyValue(key.unflatten(2, heads), value.unflatten(2, heads))
+
+
+def image_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:
+    """Keys and values of embedded image tokens [B, tokens, width]: projections of their own."""
+    heads = (attn.heads, -1)
+    key, value = attn.norm_added_k(attn.add_k_proj(tokens)), attn.add_v_proj(tokens)
+    return KeyValue(key.unflatten(2, heads), value.unflatten(2, heads))
+
+
+class ContextAttentionProcessor:
+    """Cross-attention of the target tokens to image and text: two attentions, added.
+
+    The context is whole on every rank of a sharded model, so ``_parallel_config`` may be set but
+    is not used here.
+    """
+
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self,
+        attn: WanAttention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Context,
+        attention_mask: None = None,
+        rotary_emb: None = None,
+        *,
+        image: Context,
+    ) -> Tensor:
+        """Attend to the context, given as tokens or as keys and values made before.
+
+        Args:
+            attn: the projections and norms.
+            hidden_states: [B, N, width] target tokens.
+            encoder_hidden_states: the text, [B, 512, width] or its keys and values.
+            attention_mask: unused; diffusers' attention module passes it.
+            rotary_emb: unused, likewise.
+            image: the image, [B, 257, width] or its keys and values.
+
+        Returns:
+            [B, N, width].
+        """
+        text = encoder_hidden_states
+        if not isinstance(text, KeyValue):
+            text = text_key_value(attn, text)
+        if not isinstance(image, KeyValue):
+            image = image_key_value(attn, image)
+        query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
+        from_image = self._attend(query, image)
+        from_text = self._attend(query, text)
+        return cast(Tensor, attn.to_out[0](from_text + from_image))
+
+    def _attend(self, query: Tensor, context: KeyValue) -> Tensor:
+        mixed = dispatch_attention_fn(
+            query,
+            context.key,
+            context.value,
+            backend=self._attention_backend,
+            parallel_config=None,
+        )
+        return cast(Tensor, mixed.flatten(2, 3).type_as(query))

@@ -1,0 +1,249 @@
+"""How a checkpoint becomes a model: a variant's weights laid over the base transformer's.
+
+Owns: building the variant's class, checking names and shapes of both files before any tensor is
+read, and streaming tensors one by one to the device in the dtype that each keeps. Leaves to
+others: where files lie (source.py) and which part of each tensor a rank holds: a sharded loader
+takes ``checkpoint_tensors`` and replaces ``assign``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from worldstereo.config import ControlNetConfig, ModelConfig, Variant, uses_memory
+from worldstereo.errors import CheckpointError
+from worldstereo.models.attention import RotaryPositions
+from worldstereo.models.source import (
+    BASE_WEIGHTS,
+    UNUSED_KEY,
+    VARIANT_WEIGHTS,
+    BackboneConfig,
+    checked_config,
+    read_backbone_config,
+    readable_weights,
+    shortened,
+    weight_files,
+)
+from worldstereo.models.transformer import (
+    CameraTransformer,
+    MemoryTransformer,
+    WorldStereoTransformer,
+    stays_float32,
+)
+
+# Parameters that the base model does not have; a variant's file must hold them.
+_VARIANT_ONLY = ("controlnet.", "camera_embedding.", "ref_index_embedding.")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies and how large it is; nothing of it is read yet."""
+
+    file: Path
+    shape: tuple[int, ...]
+
+
+def build_transformer(
+    variant: Variant, base_config: Mapping[str, Any] | BackboneConfig, controlnet: ControlNetConfig
+) -> WorldStereoTransformer:
+    """The variant's transformer with untrained weights, on the current default device.
+
+    Args:
+        variant: decides on the class.
+        base_config: arguments of the backbone, as in the base model's
+            ``transformer/config.json``.
+        controlnet: ``controlnet_cfg`` of the variant.
+
+    Returns:
+        The model in float32. Under ``torch.device("meta")`` nothing is allocated.
+
+    Raises:
+        CheckpointError: a field is missing or out of range, or the two do not fit together.
+    """
+    backbone = checked_config(base_config, "transformer/config.json", BackboneConfig)
+    _check_fit(backbone, controlnet)
+    cls = MemoryTransformer if uses_memory(variant) else CameraTransformer
+    return cls(controlnet, **backbone.model_dump())
+
+
+def load_transformer(
+    variant: Variant,
+    base_transformer_folder: Path,
+    variant_folder: Path,
+    config: ModelConfig,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> WorldStereoTransformer:
+    """The variant's transformer with its checkpoint's weights, ready for inference.
+
+    The model is built without memory; each tensor then goes from its file to the device. The
+    base's weights are opened only if the variant leaves any out.
+
+    Args:
+        variant: decides on the class.
+        base_transformer_folder: ``config.json`` and ``diffusion_pytorch_model.safetensors`` of
+            the base model, whole or in shards with an index.
+        variant_folder: ``model.safetensors`` of the variant, likewise.
+        config: the variant's configuration.
+        device: where the parameters go.
+        dtype: of all parameters but those that ``stays_float32`` names.
+
+    Returns:
+        The model in evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a key is missing or unexpected, or a shape
+            does not fit.
+    """
+    device = torch.device(device)
+    backbone = read_backbone_config(base_transformer_folder)
+    with torch.device("meta"):
+        model = build_transformer(variant, backbone, config.controlnet_cfg)
+    stored = locate_tensors(model, base_transformer_folder, variant_folder)
+    for name, tensor in checkpoint_tensors(stored):
+        assign(model, name, tensor, device, dtype)
+    for module in model.modules():
+        if isinstance(module, RotaryPositions):
+            module.rebuild(device)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def locate_tensors(
+    model: nn.Module, base_folder: Path, variant_folder: Path
+) -> dict[str, StoredTensor]:
+    """Find and check every tensor of the model by the files' headers alone.
+
+    Args:
+        model: the model to fill, which may be on the meta device.
+        base_folder: the base model's ``transformer`` folder.
+        variant_folder: the variant's folder, whose tensors take precedence.
+
+    Returns:
+        One entry for each name of the model's ``state_dict``.
+
+    Raises:
+        CheckpointError: as ``load_transformer``.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = _headers(weight_files(variant_folder, VARIANT_WEIGHTS))
+    _check_keys(expected, stored, variant_folder)
+    absent = [name for name in expected if name not in stored]
+    required = [name for name in absent if name.startswith(_VARIANT_ONLY)]
+    if required:
+        raise CheckpointError(
+            f"missing keys: {shortened(required)}",
+            where=str(variant_folder / VARIANT_WEIGHTS),
+            allowed="keys of the backbone alone may be absent",
+            fix="use a complete checkpoint of this variant and its own config.json",
+        )
+    if not absent:
+        return stored
+    base = _headers(weight_files(base_folder, BASE_WEIGHTS))
+    backbone = {name: shape for name, shape in expected.items() if name in base or name in absent}
+    _check_keys(backbone, base, base_folder)
+    missing = [name for name in absent if name not in base]
+    if missing:
+        raise CheckpointError(
+            f"missing keys: {shortened(missing)}",
+            where=str(base_folder / BASE_WEIGHTS),
+            got=f"{len(missing)} of them in neither the variant's nor the base model's files",
+            fix="use the base model that config.json names",
+        )
+    return stored | {name: base[name] for name in absent}
+
+
+def checkpoint_tensors(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors, file by file, each mapped from its file when its turn comes.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    by_file: dict[Path, list[str]] = {}
+    for name, where in stored.items():
+        by_file.setdefault(where.file, []).append(name)
+    for file, names in by_file.items():
+        with readable_weights(file), safe_open(file, framework="pt") as opened:
+            for name in names:
+                yield name, opened.get_tensor(name)
+
+
+def assign(
+    model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Make a tensor the model's parameter of this name, on its device and in its dtype.
+
+    The parameter owns its memory: a tensor that is mapped from a file would change with it.
+    """
+    owner, _, attribute = name.rpartition(".")
+    stored = torch.float32 if stays_float32(name) else dtype
+    moved = tensor.to(device, copy=True).to(stored)
+    setattr(model.get_submodule(owner), attribute, nn.Parameter(moved, requires_grad=False))
+
+
+def _headers(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    """Names and shapes of all tensors in the files, without those that no Wan model reads."""
+    found: dict[str, StoredTensor] = {}
+    for file in files:
+        with readable_weights(file), safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # a safetensors file is no mapping
+                if UNUSED_KEY not in name:
+                    found[name] = StoredTensor(file, tuple(opened.get_slice(name).get_shape()))
+    return found
+
+
+def _check_keys(
+    expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor], folder: Path
+) -> None:
+    """Refuse names that the model does not have, and other shapes than the model's."""
+    unexpected = [name for name in stored if name not in expected]
+    if unexpected:
+        raise CheckpointError(
+            f"unexpected keys: {shortened(unexpected)}",
+            where=str(stored[unexpected[0]].file),
+            allowed=f"the {len(expected)} keys of the model that {folder.name}/config.json tells",
+            fix="use a checkpoint of this variant and its own config.json",
+        )
+    misshapen = [name for name, tensor in stored.items() if tensor.shape != expected[name]]
+    if misshapen:
+        first = misshapen[0]
+        raise CheckpointError(
+            f"shapes do not fit: {shortened(misshapen)}",
+            where=str(stored[first].file),
+            got=f"{first} {list(stored[first].shape)}",
+            allowed=f"{first} {list(expected[first])}",
+            fix="use a checkpoint of this variant and its own config.json",
+        )
+
+
+def _check_fit(backbone: BackboneConfig, controlnet: ControlNetConfig) -> None:
+    """Refuse sizes with which no model can be built."""
+    rules = (
+        (backbone.added_kv_proj_dim == backbone.width, "added_kv_proj_dim", "heads x head size"),
+        (backbone.in_channels > backbone.out_channels, "in_channels", "more than out_channels"),
+        (backbone.width == controlnet.time_embed_dim, "time_embed_dim", str(backbone.width)),
+        (
+            controlnet.dim % (2 * controlnet.num_heads) == 0,
+            "dim",
+            f"a multiple of 2 x num_heads = {2 * controlnet.num_heads}",
+        ),
+        (controlnet.mid_channels % 8 == 0, "mid_channels", "a multiple of 8"),
+        (controlnet.add_channels > 1, "add_channels", "1 mask and 1 or more camera channels"),
+    )
+    for fits, field, allowed in rules:
+        if not fits:
+            owner = backbone if field in BackboneConfig.model_fields else controlnet
+            raise CheckpointError(
+                "the model's sizes do not fit together",
+                where=field,
+                got=str(getattr(owner, field)),
+                allowed=allowed,
+            )
