@@ -1,0 +1,1 @@
+"""How work is split over ranks; every function returns at once where there is one rank."""
