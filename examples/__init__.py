@@ -1,0 +1,1 @@
+"""Examples to read and run: ``python -m examples.<name>``."""

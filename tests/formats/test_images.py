@@ -1,0 +1,71 @@
+"""Images: content decides, nothing is lost in PNG, resizing is PIL's bicubic."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from tests.scenes import picture
+from worldstereo.errors import MediaError
+from worldstereo.formats.images import image_size, read_image, resize_bicubic, write_png
+from worldstereo.formats.limits import Limits
+
+sizes = st.tuples(st.integers(16, 40), st.integers(16, 40))
+frames = sizes.flatmap(lambda size: arrays(np.uint8, (*size, 3)))
+
+
+@given(frame=frames)
+def test_png_gives_back_every_value(tmp_path_factory: pytest.TempPathFactory, frame) -> None:
+    file = tmp_path_factory.getbasetemp() / "frame.png"
+    write_png(file, frame)
+    assert np.array_equal(read_image(file), frame)
+    first = file.read_bytes()
+    write_png(file, frame)
+    assert file.read_bytes() == first
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_content_decides_and_not_the_suffix(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "image.png"
+    Image.fromarray(picture(3, (32, 48))).save(file, format=kind, quality=95)
+    frame = read_image(file)
+    assert frame.shape == (32, 48, 3)
+    assert image_size(file, "image.png") == (32, 48)
+    assert np.abs(frame.astype(int) - picture(3, (32, 48))).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK", "LA"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(picture(1, (20, 30))).convert("L").convert("RGB").convert(mode)
+    file = tmp_path / "image"
+    image.save(file, format="JPEG" if mode == "CMYK" else "PNG")
+    assert read_image(file).shape == (20, 30, 3)
+
+
+def test_formats_with_surprises_are_not_opened(tmp_path: Path) -> None:
+    Image.fromarray(picture(1, (20, 30))).save(tmp_path / "image.tif")
+    with pytest.raises(MediaError, match="another kind"):
+        read_image(tmp_path / "image.tif")
+
+
+def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", picture(0, (32, 48)))
+    with pytest.raises(MediaError, match="48x32 pixels"):
+        read_image(tmp_path / "a.png", limits=Limits(max_image_pixels=1000))
+
+
+def test_resizing_is_bicubic() -> None:
+    frame = picture(5, (40, 60))
+    expected = Image.fromarray(frame).resize((30, 20), Image.Resampling.BICUBIC)
+    assert np.array_equal(resize_bicubic(frame, (20, 30)), np.asarray(expected))
+    assert resize_bicubic(frame, (40, 60)) is frame
+
+
+@given(sizes, st.integers(0, 255))
+def test_resizing_keeps_a_plain_colour(size: tuple[int, int], value: int) -> None:
+    frame = np.full((24, 24, 3), value, np.uint8)
+    assert np.array_equal(resize_bicubic(frame, size), np.full((*size, 3), value, np.uint8))

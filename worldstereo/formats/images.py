@@ -1,0 +1,113 @@
+"""Images in and out: PNG, JPEG and WebP by content, whatever the suffix says; PNG out.
+
+Owns decoding, its limits and resizing. RGB uint8 ``[height, width, 3]`` throughout; stored
+orientation tags are not applied, since cameras are stated for the stored pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from worldstereo.errors import MediaError
+from worldstereo.formats.limits import DEFAULT_LIMITS, Limits
+from worldstereo.types import UInt8
+
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
+
+
+def _open(path: Path, name: str, limits: Limits) -> Image.Image:
+    allowed = "a PNG, JPEG or WebP image"
+    try:
+        image = Image.open(path, formats=IMAGE_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+        raise MediaError(
+            "the image is too large",
+            where=name,
+            got=str(problem),
+            allowed=f"up to {limits.max_image_pixels} pixels",
+        ) from problem
+    except (OSError, ValueError, SyntaxError) as problem:
+        got = "an empty file" if path.stat().st_size == 0 else "a file of another kind"
+        raise MediaError("no readable image", where=name, got=got, allowed=allowed) from problem
+    width, height = image.size
+    if width * height > limits.max_image_pixels or min(width, height) < limits.min_side:
+        image.close()
+        raise MediaError(
+            "the image's size is out of range",
+            where=name,
+            got=f"{width}x{height} pixels",
+            allowed=f"sides of at least {limits.min_side}, "
+            f"up to {limits.max_image_pixels} pixels in all",
+        )
+    if image.mode not in _EIGHT_BIT_MODES:
+        image.close()
+        raise MediaError(
+            "the image has no 8-bit colours",
+            where=name,
+            got=f"mode {image.mode}",
+            allowed="8-bit grey, palette or RGB",
+        )
+    return image
+
+
+def image_size(path: Path, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """(height, width) of an image from its header; same errors as ``read_image``."""
+    with _open(path, name, limits) as image:
+        return image.height, image.width
+
+
+def read_image(path: Path, name: str | None = None, limits: Limits = DEFAULT_LIMITS) -> UInt8:
+    """Decode an image.
+
+    Args:
+        path: the file; its content decides what it is, not its suffix.
+        name: how errors call the file; default: its path.
+        limits: bounds that are checked before decoding.
+
+    Returns:
+        [height, width, 3] uint8 RGB; an alpha channel is dropped.
+
+    Raises:
+        MediaError: no image, cut short, too large or too small, not 8-bit.
+    """
+    name = str(path) if name is None else name
+    with _open(path, name, limits) as image:
+        try:
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+        except (OSError, ValueError, SyntaxError) as problem:
+            raise MediaError(
+                "the image cannot be decoded",
+                where=name,
+                got=f"a broken or cut {image.format} file: {str(problem)[:120]}",
+                allowed="a complete image",
+            ) from problem
+
+
+def write_png(path: Path, frame: UInt8) -> None:
+    """Write [height, width, 3] uint8 RGB losslessly; the same frame gives the same bytes."""
+    assert frame.ndim == 3, frame.shape
+    assert frame.shape[2] == 3, frame.shape
+    assert frame.dtype == np.uint8, frame.dtype
+    Image.fromarray(frame).save(path, format="PNG", compress_level=4)
+
+
+def resize_bicubic(frame: UInt8, size: tuple[int, int]) -> UInt8:
+    """Resize an RGB frame with PIL's bicubic filter.
+
+    Args:
+        frame: [H, W, 3] uint8.
+        size: (height, width) to come out.
+
+    Returns:
+        [height, width, 3] uint8; the frame itself when it has that size.
+    """
+    height, width = size
+    if frame.shape[:2] == (height, width):
+        return frame
+    resized = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.uint8)
