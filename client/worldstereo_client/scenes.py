@@ -1,0 +1,380 @@
+"""``client.scenes``: everything that the API does with scenes, synchronous and asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import threading
+import time
+import uuid
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import httpx
+import httpx_sse
+
+from worldstereo_client import calls
+from worldstereo_client.archive import open_archive, scene_name
+from worldstereo_client.download import PARALLEL_DOWNLOADS, Download, plan_downloads
+from worldstereo_client.errors import ParameterError, ServerUnreachable
+from worldstereo_client.events import Deadline, EventCursor, watch
+from worldstereo_client.handles import AsyncSceneJob, SceneJob
+from worldstereo_client.schemas import (
+    Artefact,
+    Event,
+    Scene,
+    SceneRequest,
+    SceneStatus,
+    SceneSummary,
+)
+
+if TYPE_CHECKING:
+    from worldstereo_client.client import AsyncClient, Client
+
+OnFile = Callable[[Artefact, Path], None]
+Part = tuple[str, IO[bytes]]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Scenes:
+    """Scenes of one server; use it as ``client.scenes``."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def submit(
+        self,
+        scene: str | Path,
+        *,
+        variant: str | None = None,
+        seed: int | None = None,
+        depth: str | Path | None = None,
+        idempotency_key: str | None = None,
+        **parameters: Any,
+    ) -> SceneJob:
+        """Send a scene and queue it.
+
+        Args:
+            scene: a scene folder, or a zip, tar or tar.gz of one.
+            variant: ``worldstereo-camera``, ``worldstereo-memory`` or ``worldstereo-memory-dmd``.
+            seed: of the whole scene's noise.
+            depth: depth map of the start image of a scene that has no renders: .npy, .exr, or a
+                16-bit .png beside a .json that states its unit.
+            idempotency_key: submits with the same key and content are one scene; one is made up
+                when None, so that a try that is repeated by itself never starts a second scene.
+            parameters: further fields of ``SceneRequest``: name, task_type, align_nframe,
+                max_reference, num_inference_steps, guidance_scale, renderer.
+
+        Returns:
+            A handle on the queued scene.
+
+        Raises:
+            InputError: the scene or a parameter cannot be used (its subclass says which).
+            QueueFull, NotReady: the server does not take it now.
+        """
+        request = _request(Path(scene), variant=variant, seed=seed, **parameters)
+        with ExitStack() as stack:
+            archive, opened = _open(stack, scene, depth)
+            key = idempotency_key or uuid.uuid4().hex
+            submitted = self._client.send(calls.submit(archive, request, opened, key))
+        return SceneJob(self._client, submitted)
+
+    def job(self, scene_id: str) -> SceneJob:
+        """A handle on a scene that was submitted before."""
+        return SceneJob(self._client, self.get(scene_id))
+
+    def get(self, scene_id: str) -> Scene:
+        """A scene as it stands; SceneNotFound when there is none with this id."""
+        return self._client.send(calls.get_scene(scene_id))
+
+    def list(
+        self, *, status: SceneStatus | None = None, page_size: int | None = None
+    ) -> Iterator[SceneSummary]:
+        """All scenes, newest first, those in one state if given; pages are fetched as needed."""
+        cursor: str | None = None
+        while True:
+            page = self._client.send(calls.list_scenes(status, cursor, page_size))
+            yield from page.scenes
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def cancel(self, scene_id: str) -> Scene:
+        """Ask for a scene to stop; it does so between two denoising steps.
+
+        Raises:
+            StateConflict: the scene has completed or failed already.
+        """
+        return self._client.send(calls.cancel_scene(scene_id))
+
+    def events(
+        self, scene_id: str, *, after: int = 0, timeout_s: float | None = None
+    ) -> Generator[Event, None, None]:
+        """The scene's events as they happen, until the scene ends.
+
+        A lost connection is made again; nothing is missed and nothing comes twice.
+
+        Args:
+            scene_id: the scene.
+            after: id of the last event that is known already; 0 starts with the first.
+            timeout_s: seconds in all; None waits for ever.
+
+        Raises:
+            WaitTimeout: the scene did not end in time.
+        """
+        cursor, deadline = EventCursor(scene_id, after), Deadline(scene_id, timeout_s)
+        attempts = self._client.attempts(cursor.call())
+        while True:
+            deadline.check()
+            before = cursor.last_id
+            try:
+                with self._client.open(cursor.call(deadline)) as response:
+                    watch(response, deadline)
+                    for message in httpx_sse.EventSource(response).iter_sse():
+                        if event := cursor.accept(message):
+                            attempts.progressed()
+                            yield event
+                        if cursor.finished:
+                            return
+            except httpx.HTTPError as failure:
+                deadline.check()
+                pause_s = attempts.after(failure)
+            else:
+                # A stream that has nothing to add may be that of a scene that has ended.
+                if cursor.last_id == before and self.get(scene_id).status.terminal:
+                    return
+                pause_s = attempts.after(ServerUnreachable("the events ended early"))
+            time.sleep(deadline.limit(pause_s))
+
+    def artefacts(self, scene_id: str) -> builtins.list[Artefact]:
+        """The scene's files that are there so far."""
+        return self._client.send(calls.list_artefacts(scene_id))
+
+    def read(self, scene_id: str, name: str) -> bytes:
+        """The content of one small file of a scene, such as ``manifest.json``."""
+        return self._client.send(calls.artefact_bytes(scene_id, name))
+
+    def download(
+        self,
+        scene_id: str,
+        folder: str | Path,
+        *,
+        kinds: Collection[str] | None = None,
+        on_file: OnFile | None = None,
+    ) -> builtins.list[Path]:
+        """Fetch a scene's files that are there so far into a folder.
+
+        Files that are in place already are kept, interrupted ones are resumed, each is verified by
+        its SHA-256 before it gets its name; the manifest comes last.
+
+        Args:
+            scene_id: the scene.
+            folder: made when needed; files keep their paths within the result.
+            kinds: kinds of artefacts to fetch, for instance ``{"video"}``; None for all.
+            on_file: called after each file, from several threads.
+
+        Returns:
+            The files, in the order of the server's list, the manifest last.
+
+        Raises:
+            IntegrityError: a file was received twice with wrong bytes.
+        """
+        files, manifest = plan_downloads(scene_id, self.artefacts(scene_id), Path(folder), kinds)
+        stop = threading.Event()
+
+        def fetch(item: Download) -> Path:
+            path = self._fetch(item, stop)
+            if on_file:
+                on_file(item.artefact, path)
+            return path
+
+        with ThreadPoolExecutor(PARALLEL_DOWNLOADS, "worldstereo-download") as pool:
+            try:
+                return [*pool.map(fetch, files), *pool.map(fetch, manifest)]
+            finally:
+                stop.set()
+
+    def _fetch(self, item: Download, stop: threading.Event) -> Path:
+        if item.is_done():
+            return item.target
+        attempts = self._client.attempts(item.call())
+
+        def once() -> Path:
+            if not item.is_received:
+                with self._client.open(item.call()) as response, item.receiving(response) as write:
+                    for chunk in response.iter_bytes():
+                        if stop.is_set():  # another file failed, or the user gave up
+                            raise CancelledError
+                        write(chunk)
+                        attempts.progressed()
+            return item.finish()
+
+        return self._client.repeat(once, attempts)
+
+
+class AsyncScenes:
+    """Scenes of one server; use it as ``client.scenes`` of an ``AsyncClient``."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def submit(
+        self,
+        scene: str | Path,
+        *,
+        variant: str | None = None,
+        seed: int | None = None,
+        depth: str | Path | None = None,
+        idempotency_key: str | None = None,
+        **parameters: Any,
+    ) -> AsyncSceneJob:
+        """Send a scene and queue it; arguments and errors as in ``Scenes.submit``."""
+        request = _request(Path(scene), variant=variant, seed=seed, **parameters)
+        with ExitStack() as stack:
+            archive, opened = await asyncio.to_thread(_open, stack, scene, depth)
+            key = idempotency_key or uuid.uuid4().hex
+            submitted = await self._client.send(calls.submit(archive, request, opened, key))
+        return AsyncSceneJob(self._client, submitted)
+
+    async def job(self, scene_id: str) -> AsyncSceneJob:
+        """A handle on a scene that was submitted before."""
+        return AsyncSceneJob(self._client, await self.get(scene_id))
+
+    async def get(self, scene_id: str) -> Scene:
+        """A scene as it stands; SceneNotFound when there is none with this id."""
+        return await self._client.send(calls.get_scene(scene_id))
+
+    async def list(
+        self, *, status: SceneStatus | None = None, page_size: int | None = None
+    ) -> AsyncIterator[SceneSummary]:
+        """All scenes, newest first, those in one state if given; pages are fetched as needed."""
+        cursor: str | None = None
+        while True:
+            page = await self._client.send(calls.list_scenes(status, cursor, page_size))
+            for summary in page.scenes:
+                yield summary
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def cancel(self, scene_id: str) -> Scene:
+        """Ask for a scene to stop; StateConflict when it has completed or failed already."""
+        return await self._client.send(calls.cancel_scene(scene_id))
+
+    async def events(self, scene_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
+        """The scene's events as they happen, until the scene ends, as in ``Scenes.events``."""
+        cursor = EventCursor(scene_id, after)
+        attempts = self._client.attempts(cursor.call())
+        while True:
+            before = cursor.last_id
+            try:
+                async with self._client.open(cursor.call()) as response:
+                    async for message in httpx_sse.EventSource(response).aiter_sse():
+                        if event := cursor.accept(message):
+                            attempts.progressed()
+                            yield event
+                        if cursor.finished:
+                            return
+            except httpx.HTTPError as failure:
+                pause_s = attempts.after(failure)
+            else:
+                # A stream that has nothing to add may be that of a scene that has ended.
+                if cursor.last_id == before and (await self.get(scene_id)).status.terminal:
+                    return
+                pause_s = attempts.after(ServerUnreachable("the events ended early"))
+            await asyncio.sleep(pause_s)
+
+    async def artefacts(self, scene_id: str) -> builtins.list[Artefact]:
+        """The scene's files that are there so far."""
+        return await self._client.send(calls.list_artefacts(scene_id))
+
+    async def read(self, scene_id: str, name: str) -> bytes:
+        """The content of one small file of a scene, such as ``manifest.json``."""
+        return await self._client.send(calls.artefact_bytes(scene_id, name))
+
+    async def download(
+        self,
+        scene_id: str,
+        folder: str | Path,
+        *,
+        kinds: Collection[str] | None = None,
+        on_file: OnFile | None = None,
+    ) -> builtins.list[Path]:
+        """Fetch a scene's files that are there so far into a folder, as ``Scenes.download``."""
+        files, manifest = plan_downloads(
+            scene_id, await self.artefacts(scene_id), Path(folder), kinds
+        )
+        free = asyncio.Semaphore(PARALLEL_DOWNLOADS)
+
+        async def fetch(item: Download) -> Path:
+            async with free:
+                path = await self._fetch(item)
+            if on_file:
+                on_file(item.artefact, path)
+            return path
+
+        return [*await _all(map(fetch, files)), *await _all(map(fetch, manifest))]
+
+    async def _fetch(self, item: Download) -> Path:
+        if await asyncio.to_thread(item.is_done):
+            return item.target
+        attempts = self._client.attempts(item.call())
+
+        async def once() -> Path:
+            if not item.is_received:
+                async with self._client.open(item.call()) as response:
+                    with item.receiving(response) as write:
+                        async for chunk in response.aiter_bytes():
+                            write(chunk)
+                            attempts.progressed()
+            return await asyncio.to_thread(item.finish)
+
+        return await self._client.repeat(once, attempts)
+
+
+def _request(scene: Path, **parameters: Any) -> SceneRequest:
+    """The parameters of a submit; a folder gives the scene its name."""
+    if parameters.get("name") is None and scene.is_dir():
+        parameters["name"] = scene_name(scene)
+    return calls.scene_request(**parameters)
+
+
+def _open(
+    stack: ExitStack, scene: str | Path, depth: str | Path | None
+) -> tuple[Part, Part | None]:
+    """Open the file parts of a submit; ``stack`` closes them."""
+    scene = Path(scene)
+    if depth is None:
+        return stack.enter_context(open_archive(scene)), None
+    depth = Path(depth)
+    if not depth.is_file():
+        raise ParameterError("no such depth file", where="depth", got=str(depth))
+    opened = stack.enter_context(depth.open("rb"))
+    unit = depth.with_suffix(".json")
+    if opened.read(8) == PNG and unit.is_file() and scene.is_dir():
+        # A PNG's unit is in a file of its own: both travel inside the scene.
+        own = {"depth.npy": None, "depth.exr": None, "depth.png": depth, "depth.json": unit}
+        return stack.enter_context(open_archive(scene, own)), None
+    return stack.enter_context(open_archive(scene)), (depth.name, opened)
+
+
+async def _all(downloads: Iterable[Coroutine[Any, Any, Path]]) -> builtins.list[Path]:
+    """The results in order; the first error stops the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(download) for download in downloads]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
