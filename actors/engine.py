@@ -1,0 +1,99 @@
+"""What a worker runs: anything that turns a prepared clip into frames, and how it is loaded.
+
+The engine is named by configuration, so that cluster tests can run a small deterministic one
+through the very same path. Nothing here imports torch before an engine is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from worldstereo.config import Variant
+from worldstereo.errors import ParameterError
+from worldstereo.types import Clip, Progress, UInt8
+
+
+class ClipEngine(Protocol):
+    """Generates clips one at a time; the same clip gives the same bits in any process."""
+
+    def generate(
+        self,
+        clip: Clip,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        on_stage: Callable[[Progress], None] | None = None,
+    ) -> UInt8:
+        """Frames [F, height, width, 3] of the clip.
+
+        Args:
+            clip: everything that it is generated from.
+            num_inference_steps: denoising steps; None: the variant's published count.
+            guidance_scale: None: the variant's published scale.
+            on_stage: called when a stage starts and after each denoising step; what it raises
+                (``GenerationCancelled``) ends the clip at once.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What an engine is loaded from.
+
+    Attributes:
+        factory: ``module:function`` that takes this and returns the engine.
+        source: bundled name, Hub repository or folder of the weights.
+        variant: folder of the variant in it.
+        device: torch device of the worker.
+        precision: dtype of the weights.
+        torch_threads: CPU threads of the process; None leaves torch's choice.
+        local_files_only: whether the Hub must not be asked.
+    """
+
+    factory: str
+    source: str
+    variant: Variant
+    device: Literal["cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+    torch_threads: int | None
+    local_files_only: bool
+
+
+def load_engine(spec: EngineSpec) -> ClipEngine:
+    """Load the engine that ``spec.factory`` names.
+
+    Raises:
+        ParameterError: there is no such function.
+        CheckpointError: from the factory: weights are missing or do not fit.
+    """
+    module_name, _, name = spec.factory.partition(":")
+    try:
+        factory: Callable[[EngineSpec], ClipEngine] = getattr(
+            importlib.import_module(module_name), name
+        )
+    except (ImportError, AttributeError) as error:
+        raise ParameterError(
+            f"cannot load the engine: {error}",
+            where="engine",
+            got=repr(spec.factory),
+            allowed="module:function, such as actors.engine:load_worldstereo",
+        ) from error
+    return factory(spec)
+
+
+def load_worldstereo(spec: EngineSpec) -> ClipEngine:
+    """The real engine: ``WorldStereo.from_pretrained`` on the worker's device."""
+    import torch
+
+    from worldstereo import WorldStereo
+
+    return WorldStereo.from_pretrained(
+        spec.source,
+        subfolder=spec.variant,
+        local_files_only=spec.local_files_only,
+        device=spec.device,
+        dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.precision],
+    )

@@ -1,0 +1,202 @@
+"""One scene's memory as a named actor: plan, preparation of clips, ordered commit.
+
+Owns the actor around ``worldstereo.scene.SceneRun``: its name, who may still use it, and that it
+comes back from disk when its process died. Every method can be repeated without harm, so Ray
+repeats those that were under way. ``MemoryBankActor`` is what runs remotely, ``SceneBank`` the
+local face of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from actors.messages import Preparation
+from worldstereo.config import ModelConfig, SceneParameters
+from worldstereo.types import Clip, UInt8
+
+if TYPE_CHECKING:
+    from worldstereo.scene import SceneRun
+
+NAMESPACE = "worldstereo"
+
+# Of a call that was under way when the process died; the process itself is restarted for ever.
+_CALL_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class BankSpec:
+    """All that a memory bank is opened, and opened again, from.
+
+    Attributes:
+        scene_id: names the actor.
+        input: the scene's folder, already validated.
+        depth: depth map that came beside it, or None.
+        task_type: layout that the folder must have; ``auto`` takes any.
+        output: the scene's result folder.
+        parameters: of its generation.
+        config: of the model that generates the clips.
+        image_features: folder or repository of the network that chooses among references.
+        local_files_only: whether the Hub must not be asked.
+    """
+
+    scene_id: str
+    input: Path
+    depth: Path | None
+    task_type: str
+    output: Path
+    parameters: SceneParameters
+    config: ModelConfig
+    image_features: str
+    local_files_only: bool
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """A trajectory as the plan has it; ``depends_on`` must be committed before it starts."""
+
+    id: str
+    position: int
+    depends_on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenedScene:
+    """The plan in canonical order, and the trajectories whose results are on disk."""
+
+    clips: tuple[PlannedClip, ...]
+    committed: frozenset[str]
+
+
+class MemoryBankActor:
+    """The remote side; its methods but ``wanted`` share one thread, so they never overlap."""
+
+    def __init__(self, spec: BankSpec) -> None:
+        self._spec = spec
+        self._run: SceneRun | None = None
+        self._epoch: str | None = None
+
+    def open(self, epoch: str) -> OpenedScene:
+        """Plan the scene, or read its plan, and serve attempts of ``epoch`` alone from now on.
+
+        Raises:
+            InputError: the scene's folder or its parameters cannot be used.
+            CheckpointError: the model's configuration or the feature network is missing.
+        """
+        run = self._scene()
+        self._epoch = epoch
+        clips = tuple(
+            PlannedClip(planned.id, planned.position, tuple(planned.depends_on))
+            for planned in run.plan.trajectories
+        )
+        return OpenedScene(clips, frozenset(run.committed))
+
+    def prepare(self, trajectory_id: str) -> tuple[Clip | None, Preparation]:
+        """The decoded clip with its references; None when it is committed already."""
+        run = self._scene()
+        if trajectory_id in run.committed:
+            return None, Preparation(committed=True)
+        return run.prepare(trajectory_id), Preparation(committed=False)
+
+    def commit(self, trajectory_id: str, frames: UInt8, generation: Mapping[str, Any]) -> bool:
+        """Write a clip's result and put it into the memory; False when it was there before.
+
+        Args:
+            trajectory_id: of the clip.
+            frames: [F, height, width, 3].
+            generation: what it took; goes into the result's metadata.
+        """
+        return self._scene().commit(trajectory_id, frames, dict(generation))
+
+    def finish(self, states: Mapping[str, str]) -> None:
+        """Write the manifest, with the state that each trajectory ended in."""
+        self._scene().finish(dict(states))
+
+    def wanted(self, epoch: str) -> bool:
+        """Whether attempts of this epoch still count; after a restart all do until ``open``."""
+        return self._epoch in (None, epoch)
+
+    def _scene(self) -> SceneRun:
+        if self._run is None:
+            self._run = _open_scene(self._spec)
+        return self._run
+
+
+def _open_scene(spec: BankSpec) -> SceneRun:
+    import torch
+
+    from worldstereo.formats.scene_folder import read_scene
+    from worldstereo.memory.features import DinoFeatures
+    from worldstereo.scene import SceneRun
+
+    # Rendering and features must not depend on how many cores this machine has.
+    torch.set_num_threads(1)
+    scene = read_scene(
+        spec.input,
+        scale_map=spec.config.scale_map,
+        nframe=spec.config.nframe,
+        align_nframe=spec.parameters.align_nframe,
+        task_type=spec.task_type,
+        depth=spec.depth,
+    )
+    features = DinoFeatures.from_pretrained(
+        spec.image_features, local_files_only=spec.local_files_only
+    )
+    return SceneRun.open(scene, spec.parameters, spec.config, spec.output, image_features=features)
+
+
+class SceneBank:
+    """The local face of a remote ``MemoryBankActor``: every remote method, typed.
+
+    Args:
+        actor: handle of the actor.
+    """
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    @classmethod
+    def get_or_create(cls, spec: BankSpec, *, num_cpus: float) -> SceneBank:
+        """The one actor of this scene in the cluster; blocks for a round trip or two."""
+        remote = ray.remote(concurrency_groups={"control": 4})(MemoryBankActor)
+        actor = remote.options(
+            name=f"scene-{spec.scene_id}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=_CALL_RETRIES,
+            num_cpus=num_cpus,
+        ).remote(spec)
+        return cls(actor)
+
+    async def open(self, epoch: str) -> OpenedScene:
+        """As ``MemoryBankActor.open``."""
+        opened: OpenedScene = await self.actor.open.remote(epoch)
+        return opened
+
+    def prepare(self, trajectory_id: str) -> tuple[Any, Any]:
+        """References to the clip and to the preparation of ``MemoryBankActor.prepare``."""
+        clip, preparation = self.actor.prepare.options(num_returns=2).remote(trajectory_id)
+        return clip, preparation
+
+    def commit(self, trajectory_id: str, frames: Any, generation: Mapping[str, Any]) -> Any:
+        """Reference to the answer of ``MemoryBankActor.commit``; ``frames`` is a reference too."""
+        return self.actor.commit.remote(trajectory_id, frames, generation)
+
+    async def finish(self, states: Mapping[str, str]) -> None:
+        """As ``MemoryBankActor.finish``."""
+        await self.actor.finish.remote(states)
+
+    async def wanted(self, epoch: str) -> bool:
+        """As ``MemoryBankActor.wanted``."""
+        answer: bool = await self.actor.wanted.options(concurrency_group="control").remote(epoch)
+        return answer
+
+    def close(self) -> None:
+        """End the process for good; what was committed stays on disk. Twice is harmless."""
+        ray.kill(self.actor, no_restart=True)

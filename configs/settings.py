@@ -1,0 +1,196 @@
+"""What the application can be told, as strict frozen models; defaults fit one small machine.
+
+Owns the fields, their units and ranges. Reading files is loader.py's; nothing below the
+application builder reads YAML or the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from worldstereo.config import Variant
+
+GIB = 2**30
+MIB = 2**20
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSettings(Settings):
+    """One model family: where its weights are and what one worker of it needs.
+
+    ``engine`` names the function that loads it, ``module:function``, called with these
+    settings and a variant; it returns an ``actors.engine.ClipEngine``.
+    """
+
+    source: str = Field(description="bundled name, Hub repository or folder of the weights")
+    image_features: str = Field(description="the same for the DINOv2 that reduces references")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    torch_threads: int | None = Field(
+        default=1,
+        ge=1,
+        description="CPU threads of one worker, the same in all so that results agree to the bit; "
+        "null leaves torch's choice",
+    )
+    worker_num_cpus: float = Field(default=1.0, ge=0)
+    worker_num_gpus: float = Field(default=0.0, ge=0)
+    start_timeout_s: float = Field(
+        default=120.0, gt=0, description="longest time in which a worker must have its weights"
+    )
+    step_timeout_s: float = Field(
+        default=60.0, gt=0, description="a clip that shows no progress for this long is stuck"
+    )
+    engine: str = Field(default="actors.engine:load_worldstereo", pattern=r"^[\w.]+:\w+$")
+
+
+class AutoscalingSettings(Settings):
+    """Replicas of one generator follow its queued and running clips."""
+
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=1, ge=1)
+    upscale_delay_s: float = Field(default=10.0, ge=0)
+    downscale_delay_s: float = Field(default=600.0, ge=0)
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class GeneratorSettings(Settings):
+    """The generator deployments; one a variant, all alike."""
+
+    replicas: int = Field(default=1, ge=1, description="fixed count, unless autoscaling is set")
+    autoscaling: AutoscalingSettings | None = None
+    coordinator_num_cpus: float = Field(default=0.1, gt=0)
+    health_check_period_s: float = Field(default=5.0, gt=0)
+    graceful_shutdown_timeout_s: float = Field(
+        default=120.0, ge=0, description="time that a replica gets to finish its clip when stopped"
+    )
+
+    @property
+    def most_replicas(self) -> int:
+        """How many clips of a variant can run at once when the cluster has room."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas
+
+    @property
+    def fewest_replicas(self) -> int:
+        """How many replicas of a variant there are when nothing is to be done."""
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas
+
+
+class OrchestratorSettings(Settings):
+    """Admission, retries and deadlines."""
+
+    num_cpus: float = Field(default=0.1, gt=0)
+    bank_num_cpus: float = Field(default=0.05, ge=0, description="of each scene's memory bank")
+    max_active_scenes: int = Field(
+        default=8, ge=1, description="scenes in progress at once, each with one memory bank"
+    )
+    max_clips_per_scene: int | None = Field(
+        default=None, ge=1, description="clips of one scene in flight at once; null: all that fit"
+    )
+    max_attempts: int = Field(
+        default=3, ge=1, description="of a clip whose replica failed under it"
+    )
+    retry_delay_s: float = Field(default=0.5, ge=0, description="doubles with each attempt")
+    beat_interval_s: float = Field(
+        default=2.0, gt=0, le=5, description="a running clip is heard of at least this often"
+    )
+    beat_timeout_s: float = Field(
+        default=30.0, gt=0, description="a running clip that is silent for this long is retried"
+    )
+    plan_timeout_s: float = Field(default=300.0, gt=0)
+    retrieve_timeout_s: float = Field(default=300.0, gt=0)
+    commit_timeout_s: float = Field(default=300.0, gt=0)
+    poll_interval_s: float = Field(
+        default=1.0, gt=0, description="how often the store is asked for work nobody told of"
+    )
+
+    @model_validator(mode="after")
+    def _beats_before_timeout(self) -> Self:
+        if self.beat_timeout_s < 2 * self.beat_interval_s:
+            raise ValueError(
+                f"beat_timeout_s {self.beat_timeout_s} is less than two beats "
+                f"of {self.beat_interval_s} s"
+            )
+        return self
+
+
+class UploadLimits(Settings):
+    """What one upload may be; checked while it streams, before anything is decoded."""
+
+    max_upload_bytes: int = Field(default=2 * GIB, ge=1, description="the whole request body")
+    max_extracted_bytes: int = Field(default=8 * GIB, ge=1, description="sum over an archive")
+    max_file_bytes: int = Field(default=1 * GIB, ge=1, description="one file of an archive")
+    max_files: int = Field(default=20_000, ge=1)
+    max_parameters_bytes: int = Field(default=64 * 1024, ge=1)
+
+
+class IngressSettings(Settings):
+    """The HTTP deployment."""
+
+    replicas: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=0.1, gt=0)
+    max_ongoing_requests: int = Field(
+        default=1000, ge=1, description="a replica's; every open event stream is one"
+    )
+    max_validations: int = Field(
+        default=2, ge=1, description="uploads that one replica unpacks and validates at once"
+    )
+    max_queued_scenes: int = Field(
+        default=10_000, ge=1, description="submission beyond it is refused with 429"
+    )
+    heartbeat_s: float = Field(default=5.0, gt=0, description="comment line of an idle stream")
+    event_poll_s: float = Field(default=0.1, gt=0, description="how soon a stream sees an event")
+
+
+class AppArgs(Settings):
+    """Arguments of the application ``deployments.app:build_app``: ``args`` of serve_config.yaml.
+
+    ``model`` is the name of a file in configs/models, the path of such a file, or its content.
+    ``data_dir`` holds uploads, scenes and, unless ``database_url`` is given, the SQLite store.
+    """
+
+    model: str | ModelSettings = "worldstereo-tiny"
+    variants: tuple[Variant, ...] = Field(
+        default=("worldstereo-memory-dmd",),
+        min_length=1,
+        description="variants to serve, one generator deployment each",
+    )
+    local_files_only: bool = Field(default=False, description="never ask the Hub for weights")
+    data_dir: Path = Path("data")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL")
+    generator: GeneratorSettings = GeneratorSettings()
+    orchestrator: OrchestratorSettings = OrchestratorSettings()
+    ingress: IngressSettings = IngressSettings()
+    uploads: UploadLimits = UploadLimits()
+
+    @model_validator(mode="after")
+    def _variants_once(self) -> Self:
+        if len(set(self.variants)) != len(self.variants):
+            raise ValueError(f"a variant is listed twice: {', '.join(self.variants)}")
+        return self
+
+
+class ClusterSettings(Settings):
+    """The machine that an embedded cluster starts on, and the application for it."""
+
+    num_cpus: float | None = Field(
+        default=None, gt=0, description="logical CPUs for Ray; null: what the machine has"
+    )
+    num_gpus: int | None = Field(default=None, ge=0, description="null: what the machine has")
+    object_store_memory_bytes: int | None = Field(default=None, ge=80 * MIB)
+    http_port: int = Field(default=8000, ge=0, le=65535, description="0: any free port")
+    app: AppArgs = AppArgs()

@@ -1,0 +1,229 @@
+"""The application: which deployments there are and how they are joined. Wired here alone.
+
+::
+
+    HTTP -> Ingress --wake--> Orchestrator --clips--> generator-<variant>  (one deployment each)
+               \\                  |   \\                    |  coordinator + worker group
+                \\-- store <------/     \\-> memory bank <---/   (one actor a scene)
+
+``build_app`` is what serve_config.yaml names; ``args`` there are the fields of ``AppArgs``.
+"""
+
+# No postponed annotations here: Serve reads the builder's, to validate ``args`` with it.
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from actors.engine import EngineSpec
+from actors.worker_group import GroupSpec
+from configs.loader import load_model
+from configs.settings import AppArgs, GeneratorSettings, ModelSettings
+from deployments.folders import SceneFolders
+from deployments.generator import Deadlines, Generator
+from deployments.ingress import Ingress, IngressSpec
+from deployments.names import generator_name
+from deployments.orchestrator import Orchestrator, OrchestratorSpec
+from deployments.tables import sqlite_url
+from deployments.weights import model_config_of
+from worldstereo.config import ModelConfig, Variant
+from worldstereo.models.source import BUNDLED, bundled_folder
+
+__all__ = ["AppArgs", "Resources", "build_app", "model_settings", "required_resources"]
+
+# Workers of one generator replica, until clips are sharded over several.
+_WORKERS = 1
+
+# Part of the CPU that Ray asks for, for itself, beside the application.
+_SPARE_CPUS = 0.5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster must have for an application to run, in Ray's units."""
+
+    num_cpus: float
+    num_gpus: float
+
+
+def build_app(args: AppArgs) -> Application:
+    """The Serve application.
+
+    Args:
+        args: all there is to choose; Serve builds it from the ``args`` of serve_config.yaml.
+
+    Returns:
+        The application, bound and ready for ``serve.run`` or ``LocalCluster.deploy``.
+
+    Raises:
+        ParameterError: the model's configuration does not exist or is not valid.
+        CheckpointError: a variant's config.json cannot be had; the weights are the workers' part.
+    """
+    model = model_settings(args)
+    folders = SceneFolders(args.data_dir.expanduser().absolute())
+    shared = _Shared(
+        folders=folders,
+        database_url=args.database_url or sqlite_url(folders.root / "store.sqlite"),
+        configs={
+            variant: model_config_of(model, variant, local_files_only=args.local_files_only)
+            for variant in args.variants
+        },
+    )
+    generators = {variant: _generator(args, model, variant) for variant in args.variants}
+    return _ingress(args, model, shared, _orchestrator(args, model, shared, generators))
+
+
+def model_settings(args: AppArgs) -> ModelSettings:
+    """The settings that ``args.model`` names, or is.
+
+    Raises:
+        ParameterError: there is no such configuration, or it is not valid.
+    """
+    return load_model(args.model) if isinstance(args.model, str) else args.model
+
+
+def required_resources(args: AppArgs) -> Resources:
+    """What a cluster must have so that every part, and every scene's memory bank, finds room.
+
+    The embedded cluster can be given this number of logical CPUs whatever the machine has: they
+    are a book-keeping unit, and the parts beside the workers are idle most of the time.
+    """
+    model = model_settings(args)
+    replicas = len(args.variants) * args.generator.most_replicas
+    cpus = (
+        args.ingress.replicas * args.ingress.num_cpus
+        + args.orchestrator.num_cpus
+        + args.orchestrator.max_active_scenes * args.orchestrator.bank_num_cpus
+        + replicas * (args.generator.coordinator_num_cpus + _WORKERS * model.worker_num_cpus)
+    )
+    gpus = replicas * _WORKERS * model.worker_num_gpus
+    return Resources(num_cpus=math.ceil(cpus + _SPARE_CPUS), num_gpus=math.ceil(gpus))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What ingress and orchestrator must agree on."""
+
+    folders: SceneFolders
+    database_url: str
+    configs: Mapping[Variant, ModelConfig]
+
+
+def _ingress(
+    args: AppArgs, model: ModelSettings, shared: _Shared, orchestrator: Application
+) -> Application:
+    spec = IngressSpec(
+        folders=shared.folders,
+        database_url=shared.database_url,
+        settings=args.ingress,
+        uploads=args.uploads,
+        source=model.source,
+        configs=shared.configs,
+        scales_to_zero=args.generator.fewest_replicas == 0,
+    )
+    deployment = serve.deployment(serve.ingress()(Ingress)).options(
+        name="ingress",
+        num_replicas=args.ingress.replicas,
+        max_ongoing_requests=args.ingress.max_ongoing_requests,
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": args.ingress.num_cpus},
+    )
+    application: Application = deployment.bind(spec, orchestrator)
+    return application
+
+
+def _orchestrator(
+    args: AppArgs,
+    model: ModelSettings,
+    shared: _Shared,
+    generators: Mapping[Variant, Application],
+) -> Application:
+    spec = OrchestratorSpec(
+        folders=shared.folders,
+        database_url=shared.database_url,
+        settings=args.orchestrator,
+        clips_at_once=args.generator.most_replicas,
+        configs=shared.configs,
+        image_features=_image_features(model),
+        local_files_only=args.local_files_only,
+    )
+    deployment = serve.deployment(Orchestrator).options(
+        name="orchestrator",
+        num_replicas=1,
+        max_ongoing_requests=1000,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=5,
+        ray_actor_options={"num_cpus": args.orchestrator.num_cpus},
+    )
+    application: Application = deployment.bind(spec, dict(generators))
+    return application
+
+
+def _generator(args: AppArgs, model: ModelSettings, variant: Variant) -> Application:
+    group = GroupSpec(
+        engine=EngineSpec(
+            factory=model.engine,
+            source=model.source,
+            variant=variant,
+            device=model.device,
+            precision=model.precision,
+            torch_threads=model.torch_threads,
+            local_files_only=args.local_files_only,
+        ),
+        workers=_WORKERS,
+        worker_num_cpus=model.worker_num_cpus,
+        worker_num_gpus=model.worker_num_gpus,
+        start_timeout_s=model.start_timeout_s,
+    )
+    deadlines = Deadlines(
+        beat_interval_s=args.orchestrator.beat_interval_s,
+        beat_timeout_s=args.orchestrator.beat_timeout_s,
+        retrieve_s=args.orchestrator.retrieve_timeout_s,
+        step_s=model.step_timeout_s,
+        commit_s=args.orchestrator.commit_timeout_s,
+    )
+    worker: dict[str, float] = {"CPU": model.worker_num_cpus, "GPU": model.worker_num_gpus}
+    bundle = {name: amount for name, amount in worker.items() if amount > 0}
+    application: Application = (
+        serve.deployment(Generator)
+        .options(
+            name=generator_name(variant),
+            max_ongoing_requests=1,
+            placement_group_bundles=[
+                {"CPU": args.generator.coordinator_num_cpus},
+                *[bundle] * _WORKERS,
+            ],
+            placement_group_strategy="STRICT_PACK",
+            ray_actor_options={"num_cpus": args.generator.coordinator_num_cpus},
+            health_check_period_s=args.generator.health_check_period_s,
+            health_check_timeout_s=args.orchestrator.beat_timeout_s,
+            graceful_shutdown_timeout_s=args.generator.graceful_shutdown_timeout_s,
+            **_scale(args.generator),
+        )
+        .bind(group, deadlines)
+    )
+    return application
+
+
+def _image_features(model: ModelSettings) -> str:
+    """The folder of a part of a bundled model, ``<model>/<part>``; else the name itself."""
+    name, _, part = model.image_features.partition("/")
+    return str(bundled_folder(name) / part) if name in BUNDLED else model.image_features
+
+
+def _scale(settings: GeneratorSettings) -> dict[str, Any]:
+    if settings.autoscaling is None:
+        return {"num_replicas": settings.replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": settings.autoscaling.min_replicas,
+            "max_replicas": settings.autoscaling.max_replicas,
+            "target_ongoing_requests": 1,
+            "upscale_delay_s": settings.autoscaling.upscale_delay_s,
+            "downscale_delay_s": settings.autoscaling.downscale_delay_s,
+        }
+    }

@@ -1,0 +1,119 @@
+"""Files of a scene's result folder, as clients see them: names, kinds, hashes.
+
+Owns what may be fetched: finished files below the output folder, by their relative path. Who
+writes them, and that they appear whole, is the engine's part.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import quote
+
+from worldstereo_client.schemas import Artefact
+
+from deployments.errors import ArtefactNotFound
+from worldstereo.errors import LayoutError
+from worldstereo.formats.manifest import MANIFEST, read_manifest, sha256_of
+
+Kind = Literal["manifest", "video", "frame", "cameras", "references", "plan", "file"]
+
+_KINDS: dict[str, Kind] = {
+    MANIFEST: "manifest",
+    "plan.json": "plan",
+    "cameras.json": "cameras",
+    "references.json": "references",
+}
+
+
+def list_artefacts(output: Path, scene_url: str) -> list[Artefact]:
+    """All finished files, sorted by name.
+
+    Args:
+        output: the scene's result folder; it may not exist yet.
+        scene_url: path of the scene's resource.
+    """
+    hashes = _manifest_hashes(output)
+    return [
+        _describe(output, path, scene_url, hashes.get(path.relative_to(output).as_posix()))
+        for path in sorted(_files(output))
+    ]
+
+
+def find_artefact(output: Path, name: str, scene_url: str) -> tuple[Path, Artefact]:
+    """One finished file and its description.
+
+    Args:
+        output: the scene's result folder.
+        name: path below it, as in the list.
+        scene_url: path of the scene's resource.
+
+    Raises:
+        ArtefactNotFound: there is no such file, or it is not finished.
+    """
+    path = _finished_file(output, name)
+    if path is None:
+        raise ArtefactNotFound("no such file, or not yet", where=name[:200])
+    return path, _describe(output, path, scene_url, None)
+
+
+def _finished_file(output: Path, name: str) -> Path | None:
+    parts = PurePosixPath(name).parts
+    if not parts or any(part.startswith((".", "/")) for part in parts):
+        return None
+    path = output.joinpath(*parts)
+    try:
+        # A link anywhere on the way would lead to another place than it says.
+        found = path.is_file() and path.resolve() == output.resolve().joinpath(*parts)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return path if found else None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.is_symlink():
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+
+
+def _describe(output: Path, path: Path, scene_url: str, sha256: str | None) -> Artefact:
+    name = path.relative_to(output).as_posix()
+    stat = path.stat()
+    return Artefact(
+        name=name,
+        kind=_kind(path),
+        media_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
+        bytes=stat.st_size,
+        sha256=sha256 or _sha256(path, stat.st_mtime_ns, stat.st_size),
+        url=f"{scene_url}/artefacts/{quote(name)}",
+    )
+
+
+def _kind(path: Path) -> Kind:
+    if path.suffix == ".mp4":
+        return "video"
+    if path.parent.name == "frames" and path.suffix == ".png":
+        return "frame"
+    return _KINDS.get(path.name, "file")
+
+
+def _manifest_hashes(output: Path) -> dict[str, str]:
+    try:
+        _, files = read_manifest(output)
+    except LayoutError:  # it comes last, so there may be none yet
+        return {}
+    return {file.name: file.sha256 for file in files}
+
+
+@lru_cache(maxsize=20_000)
+def _sha256(path: Path, _modified_ns: int, _bytes: int) -> str:
+    return sha256_of(path)

@@ -1,0 +1,224 @@
+"""Commands that the server's distribution adds to ``worldstereo``.
+
+They are run, serve, doctor and fetch-weights. The modules that do the work import Ray, torch and
+the engine; they are imported by the command that needs them, so that ``worldstereo status`` and
+``--help`` stay quick.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from worldstereo_client import Client, calls, errors, options
+from worldstereo_client.exit_codes import ExitCode
+from worldstereo_client.schemas import DEFAULT_VARIANT
+
+from worldstereo import errors as engine
+
+Scenes = Annotated[Path | None, typer.Argument(metavar="INPUT", help="The same as --input_path.")]
+ScenesPath = Annotated[
+    Path | None,
+    typer.Option("--input_path", "--input-path", help="A scene folder, or a folder of them."),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", help="worldstereo-tiny (bundled), worldstereo (published), or a YAML file."
+    ),
+]
+OptionalModel = Annotated[
+    str | None, typer.Option("--model", help="As in run; default: the configuration's.")
+]
+Variants = Annotated[
+    str | None, typer.Option("--variants", help="Names of variants, with commas between them.")
+]
+Replicas = Annotated[int, typer.Option("--replicas", min=1, help="Clips generated at once.")]
+OptionalReplicas = Annotated[
+    int | None, typer.Option("--replicas", min=1, help="Clips of a variant generated at once.")
+]
+LocalFilesOnly = Annotated[
+    bool,
+    typer.Option("--local_files_only", "--local-files-only", help="Never download weights."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server's commands to the command line."""
+    app.command("run")(run)
+    app.command("serve")(serve)
+    app.command("doctor")(doctor)
+    app.command("fetch-weights")(fetch_weights)
+
+
+def run(
+    scene: Scenes = None,
+    input_path: ScenesPath = None,
+    output_path: options.Output = Path("outputs"),
+    model_type: options.Variant = DEFAULT_VARIANT,
+    task_type: options.TaskType = None,
+    align_nframe: options.AlignNframe = 8,
+    seed: options.Seed = 1024,
+    depth: options.Depth = None,
+    steps: options.Steps = None,
+    local_files_only: LocalFilesOnly = False,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Refused: not there yet.")] = False,
+    model: Model = "worldstereo-tiny",
+    replicas: Replicas = 1,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Use this server instead of an embedded cluster.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Generate a scene, or every scene of a folder of scenes, and fetch the results.
+
+    Without --url a cluster runs on this machine, on loopback, for as long as the command does.
+    """
+    path = options.one_input(scene, input_path)
+    if fsdp:
+        raise _no_sharding()
+    variant = model_type or DEFAULT_VARIANT
+    parameters = {
+        "variant": variant,
+        "seed": seed,
+        "depth": depth,
+        "task_type": task_type,
+        "align_nframe": align_nframe,
+        "num_inference_steps": steps,
+    }
+    console = Console(stderr=True, quiet=as_json)
+    with engine_errors(), ExitStack() as stack:
+        from deployments import local_run
+
+        local_run.catch_termination()
+        calls.scene_request(**{k: v for k, v in parameters.items() if k != "depth"})
+        scenes = [path]
+        if url is None:
+            data = stack.enter_context(tempfile.TemporaryDirectory(prefix="worldstereo-"))
+            arguments = local_run.app_args(
+                {
+                    "model": model,
+                    "variants": [variant],
+                    "local_files_only": local_files_only,
+                    "data_dir": data,
+                    "generator": {"replicas": replicas},
+                }
+            )
+            scenes = local_run.validated_scenes(path, arguments, parameters, console)
+            url = stack.enter_context(
+                local_run.embedded_cluster(arguments, port=0, console=console)
+            )
+        client = stack.enter_context(Client(url))
+        code = local_run.generate(client, scenes, parameters, output_path, console, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def serve(
+    config: Annotated[
+        str, typer.Option("--config", help="Cluster: a name in configs/clusters or a YAML file.")
+    ] = "local",
+    host: Annotated[str, typer.Option("--host", help="Loopback only.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of uploads, results and the store.")
+    ] = None,
+    model: OptionalModel = None,
+    variants: Variants = None,
+    replicas: OptionalReplicas = None,
+    local_files_only: LocalFilesOnly = False,
+) -> None:
+    """Serve the HTTP API on this machine until Ctrl-C, in an embedded cluster."""
+    console = Console(stderr=True)
+    with engine_errors():
+        from configs.loader import load_cluster
+        from deployments import local_run
+
+        local_run.check_host(host)
+        settings = load_cluster(config)
+        fields = settings.app.model_dump(exclude_unset=True)
+        if replicas is not None:
+            fields["generator"] = {**fields.get("generator", {}), "replicas": replicas}
+        changed: dict[str, Any] = {
+            "data_dir": data,
+            "model": model,
+            "variants": variants and variants.split(","),
+            "local_files_only": local_files_only or None,
+        }
+        fields |= {name: value for name, value in changed.items() if value is not None}
+        arguments = local_run.app_args(fields)
+        local_run.catch_termination()
+        wanted = settings.http_port if port is None else port
+        with (
+            suppress(KeyboardInterrupt),
+            local_run.embedded_cluster(arguments, port=wanted, console=console) as url,
+        ):
+            typer.echo(f"serving at {url}; description of the API: {url}/docs; Ctrl-C stops it")
+            threading.Event().wait()
+
+
+def doctor(
+    model: Model = "worldstereo-tiny",
+    variant: options.Variant = DEFAULT_VARIANT,
+    port: Annotated[int, typer.Option("--port", help="Port that serve would take.")] = 8000,
+    data: Annotated[Path, typer.Option("--data", help="Folder that serve would write to.")] = Path(
+        "data"
+    ),
+    as_json: options.Json = False,
+) -> None:
+    """Check packages, GPUs, codecs, weights, port and disk; say what to type where one lacks."""
+    with engine_errors():
+        from deployments import doctor as checks
+
+        found = checks.examine(model, variant or DEFAULT_VARIANT, port, data)
+        checks.show(found, as_json=as_json)
+    raise typer.Exit(ExitCode.OK if checks.is_fine(found) else ExitCode.INSTALLATION)
+
+
+def fetch_weights(
+    model: Model = "worldstereo",
+    variants: Variants = DEFAULT_VARIANT,
+    local_files_only: LocalFilesOnly = False,
+) -> None:
+    """Download a model's weights, or go on with a download, and print where they lie."""
+    with engine_errors():
+        from configs.loader import load_model
+        from deployments.weights import weights_of
+        from worldstereo.config import variant_named
+
+        settings = load_model(model)
+        for name in (variants or DEFAULT_VARIANT).split(","):
+            parts = weights_of(settings, variant_named(name), local_files_only=local_files_only)
+            for part in parts:
+                typer.echo(f"{part.what}: {part.folder}")
+
+
+def _no_sharding() -> errors.ParameterError:
+    return errors.ParameterError(
+        "sharding a model over several GPUs is not there yet",
+        where="--fsdp",
+        fix="leave it out: each replica holds a whole model, --replicas adds more of them",
+    )
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Raise an error of the engine as the client's class of the same name.
+
+    The command line then ends with one line and the same exit code, whichever side found it.
+    """
+    try:
+        yield
+    except engine.WorldStereoError as error:
+        names = [cls.__name__ for cls in type(error).__mro__]
+        mirrored = errors.WIRE_ERRORS[next(name for name in names if name in errors.WIRE_ERRORS)]
+        raise mirrored(
+            error.what, where=error.where, got=error.got, allowed=error.allowed, fix=error.fix
+        ) from error

@@ -1,0 +1,59 @@
+"""What the service adds to the engine's exceptions; http_errors.py gives each its status.
+
+::
+
+    WorldStereoError
+    |-- InputError
+    |   |-- UploadError            a broken or forbidden archive or request body
+    |   |-- UploadTooLarge         more bytes or files than the server takes
+    |   `-- ValidationError        malformed fields of a request
+    |-- SceneNotFound
+    |-- ArtefactNotFound
+    |-- StateConflict              not possible in the present state
+    |-- IdempotencyConflict        the key was used for another request
+    |-- QueueFull                  as many scenes wait as the server takes
+    |-- NotReady                   no replica can take a clip now
+    `-- InternalError              a failure that nobody foresaw
+"""
+
+from worldstereo.errors import InputError, WorldStereoError
+
+
+class UploadError(InputError):
+    """The request body or the archive in it is broken, or holds something forbidden."""
+
+
+class UploadTooLarge(InputError):
+    """The upload has more bytes or files than the server takes."""
+
+
+class ValidationError(InputError):
+    """Fields of a request are malformed."""
+
+
+class SceneNotFound(WorldStereoError):
+    """There is no scene with this id."""
+
+
+class ArtefactNotFound(WorldStereoError):
+    """The scene has no such file, or not yet."""
+
+
+class StateConflict(WorldStereoError):
+    """The present state of the scene or trajectory does not allow this."""
+
+
+class IdempotencyConflict(WorldStereoError):
+    """The idempotency key belongs to a request with another body."""
+
+
+class QueueFull(WorldStereoError):
+    """As many scenes wait as the server takes."""
+
+
+class NotReady(WorldStereoError):
+    """No replica can take a clip now."""
+
+
+class InternalError(WorldStereoError):
+    """The server failed in a way that nobody foresaw; the log has the rest."""

@@ -1,0 +1,78 @@
+"""A number of slots, shared fairly: round robin between owners, by urgency within one.
+
+Pure asyncio, for one event loop. An owner is a scene, a slot a clip in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import Counter
+
+
+class FairSlots:
+    """Slots that owners wait for.
+
+    Args:
+        capacity: slots in all.
+        per_owner: slots of one owner at most; None: no limit of its own.
+    """
+
+    def __init__(self, capacity: int, per_owner: int | None = None) -> None:
+        self._free = capacity
+        self._per_owner = capacity if per_owner is None else per_owner
+        self._held: Counter[str] = Counter()
+        self._count = itertools.count(1)
+        self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
+        # When each owner that waits or holds a slot was granted its last one.
+        self._last_turn: dict[str, int] = {}
+
+    async def acquire(self, owner: str, urgency: int = 0) -> None:
+        """Wait for a slot; whoever gets it calls ``release``.
+
+        Args:
+            owner: whose turn it uses up.
+            urgency: of the owner's waiting requests, the highest goes first; the oldest of equals.
+        """
+        granted = asyncio.get_running_loop().create_future()
+        queue = self._waiting.setdefault(owner, [])
+        heapq.heappush(queue, (-urgency, next(self._count), granted))
+        self._grant()
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self.release(owner)
+            raise
+
+    def release(self, owner: str) -> None:
+        """Give a slot back."""
+        self._free += 1
+        self._held[owner] -= 1
+        self._grant()
+
+    def _grant(self) -> None:
+        self._forget_the_idle()
+        while self._free:
+            entitled = [owner for owner in self._waiting if self._held[owner] < self._per_owner]
+            if not entitled:
+                return
+            owner = min(entitled, key=lambda name: self._last_turn.get(name, 0))
+            _, _, granted = heapq.heappop(self._waiting[owner])
+            granted.set_result(None)
+            self._free -= 1
+            self._held[owner] += 1
+            self._last_turn[owner] = next(self._count)
+            self._forget_the_idle()
+
+    def _forget_the_idle(self) -> None:
+        for owner, queue in list(self._waiting.items()):
+            while queue and queue[0][2].done():  # cancelled while it waited
+                heapq.heappop(queue)
+            if not queue:
+                del self._waiting[owner]
+        for owner in [name for name, count in self._held.items() if not count]:
+            del self._held[owner]
+            if owner not in self._waiting:
+                self._last_turn.pop(owner, None)

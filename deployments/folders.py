@@ -1,0 +1,69 @@
+"""Where a scene's files lie below ``data_dir``, which every part of the service must see.
+
+::
+
+    data_dir/
+      uploads/<random>/            a request body while it is received and checked
+      scenes/<id>/input/<name>/    the scene's folder as it was sent
+      scenes/<id>/depth/<file>     the depth map that came beside it
+      scenes/<id>/output/          the results; what is here is what clients can fetch
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SceneFolder:
+    """The files of one scene, stored or about to be."""
+
+    root: Path
+
+    @property
+    def input(self) -> Path:
+        """Holds one folder, named as the scene."""
+        return self.root / "input"
+
+    @property
+    def depth(self) -> Path:
+        """Holds at most one file."""
+        return self.root / "depth"
+
+    @property
+    def output(self) -> Path:
+        """The result folder; made by whoever writes the first result."""
+        return self.root / "output"
+
+    def scene_input(self) -> Path:
+        """The scene's own folder."""
+        return _only_entry(self.input)
+
+    def depth_file(self) -> Path | None:
+        """The depth map, if one came."""
+        return _only_entry(self.depth) if self.depth.is_dir() else None
+
+
+@dataclass(frozen=True)
+class SceneFolders:
+    """All files of the service."""
+
+    root: Path
+
+    def scene(self, scene_id: str) -> SceneFolder:
+        """The folder of a stored scene."""
+        return SceneFolder(self.root / "scenes" / scene_id)
+
+    def new_upload(self) -> SceneFolder:
+        """A fresh folder for one request, on the file system that scenes are on."""
+        folder = self.root / "uploads" / secrets.token_hex(8)
+        folder.mkdir(parents=True)
+        return SceneFolder(folder)
+
+
+def _only_entry(folder: Path) -> Path:
+    entries = list(folder.iterdir())
+    assert len(entries) == 1, f"{folder} holds {len(entries)} entries"
+    return entries[0]

@@ -1,0 +1,81 @@
+"""The ingress deployment: a process that serves the HTTP API. No tensor is touched here.
+
+Owns putting the API's backend together; the routes are api.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+
+from configs.settings import IngressSettings, UploadLimits
+from deployments.api import Backend, create_api
+from deployments.event_feed import EventFeed
+from deployments.folders import SceneFolders
+from deployments.readiness import ServeReadiness
+from deployments.store import Store
+from deployments.submission import Submitter
+from worldstereo.config import ModelConfig, Variant
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class IngressSpec:
+    """What the ingress is made from.
+
+    Attributes:
+        folders: of all scenes.
+        database_url: of the store.
+        settings, uploads: limits.
+        source: where the model comes from, as it was configured.
+        configs: config.json of each variant that is served.
+        scales_to_zero: whether a variant may have no replica while nothing is to be done.
+    """
+
+    folders: SceneFolders
+    database_url: str
+    settings: IngressSettings
+    uploads: UploadLimits
+    source: str
+    configs: Mapping[Variant, ModelConfig]
+    scales_to_zero: bool
+
+
+class Ingress:
+    """The deployment; ``orchestrator`` is the handle of the orchestrator's deployment."""
+
+    def __init__(self, spec: IngressSpec, orchestrator: Any) -> None:
+        self._orchestrator = orchestrator
+        store = Store(spec.database_url)
+        self._backend = Backend(
+            store=store,
+            folders=spec.folders,
+            submitter=Submitter(
+                store,
+                spec.folders,
+                spec.configs,
+                spec.uploads,
+                max_queued_scenes=spec.settings.max_queued_scenes,
+                max_validations=spec.settings.max_validations,
+            ),
+            feed=EventFeed(
+                store, poll_s=spec.settings.event_poll_s, heartbeat_s=spec.settings.heartbeat_s
+            ),
+            readiness=ServeReadiness(list(spec.configs), scales_to_zero=spec.scales_to_zero),
+            wake=self._wake,
+            source=spec.source,
+            configs=spec.configs,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Called by Serve after the constructor."""
+        return create_api(self._backend)
+
+    async def _wake(self) -> None:
+        # Sent, not awaited: an orchestrator that is away finds the news when it is back.
+        self._orchestrator.wake.remote()

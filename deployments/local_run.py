@@ -1,0 +1,301 @@
+"""Generating on this machine: the input checked first, then a cluster for as long as it is needed.
+
+What ``worldstereo run`` and ``worldstereo serve`` share. Starting Ray is cluster.local's, the
+application is app.py's; scenes go through the client, since an embedded cluster is a server like
+any other.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from worldstereo_client import Client, SceneJob, errors
+from worldstereo_client.cli import complain, failure_reason
+from worldstereo_client.exit_codes import ExitCode, exit_code_of_scene
+from worldstereo_client.results import fetch_results, summary
+from worldstereo_client.schemas import SceneStatus
+
+from cluster.loopback import is_loopback_host
+from configs.loader import load_model
+from configs.settings import AppArgs, ModelSettings
+from deployments.weights import model_config_of
+from worldstereo.config import variant_named
+from worldstereo.errors import InputError, LayoutError, ParameterError
+from worldstereo.formats.scene_folder import read_scene
+
+if TYPE_CHECKING:
+    from worldstereo.types import SceneInput
+
+# How long scenes that were told to stop may take, at Ctrl-C.
+STOP_TIMEOUT_S = 30.0
+
+
+def app_args(fields: dict[str, Any]) -> AppArgs:
+    """Arguments of the application from options of the command line.
+
+    Raises:
+        ParameterError: an unknown variant or model, or a value out of range.
+    """
+    for name in fields.get("variants", ()):
+        variant_named(name)
+    try:
+        arguments = AppArgs.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ParameterError(
+            first["msg"], where=".".join(map(str, first["loc"])), got=repr(first["input"])
+        ) from error
+    model_of(arguments)
+    return arguments
+
+
+def model_of(arguments: AppArgs) -> ModelSettings:
+    """The model that an application serves; ParameterError when there is none of its name."""
+    return load_model(arguments.model) if isinstance(arguments.model, str) else arguments.model
+
+
+def validated_scenes(
+    path: Path, arguments: AppArgs, parameters: dict[str, Any], console: Console
+) -> list[Path]:
+    """Read and check every scene before a cluster is started, and tell what was found.
+
+    Args:
+        path: a scene folder, or a folder of scenes.
+        arguments: of the application that will generate them.
+        parameters: arguments of ``client.scenes.submit``.
+        console: where the findings are shown.
+
+    Returns:
+        The scene folders, sorted by name.
+
+    Raises:
+        InputError: a scene cannot be used.
+        CheckpointError: the model's configuration cannot be found.
+    """
+    variant, local = arguments.variants[0], arguments.local_files_only
+    config = model_config_of(model_of(arguments), variant, local_files_only=local)
+    found = read_scenes(
+        path,
+        lambda folder: read_scene(
+            folder,
+            scale_map=config.scale_map,
+            nframe=config.nframe,
+            align_nframe=parameters["align_nframe"],
+            task_type=parameters["task_type"] or "auto",
+            depth=parameters["depth"],
+        ),
+    )
+    if len(found) > 1 and parameters["depth"] is not None:
+        raise ParameterError(
+            "a depth map is that of one scene",
+            where="--depth",
+            got=f"{len(found)} scenes: {', '.join(folder.name for folder in found)}",
+            fix="put each scene's own beside its image as depth.npy, or name one scene",
+        )
+    for scene in found.values():
+        height, width = scene.size
+        count = len(scene.trajectories)
+        lines = [f"{scene.name}: {scene.layout}, {count} trajectories at {height}x{width}"]
+        lines += [f"  {view} is left out: {reason}" for view, reason in scene.skipped.items()]
+        console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    return list(found)
+
+
+def check_host(host: str) -> None:
+    """ParameterError for an address that other machines reach."""
+    if not is_loopback_host(host):
+        raise ParameterError(
+            "only this machine itself may be served",
+            where="--host",
+            got=repr(host),
+            allowed="127.0.0.1 or localhost",
+            fix="the API asks nobody who they are: put a proxy that does in front of it, or "
+            "deploy serve_config.yaml on a cluster",
+        )
+
+
+def read_scenes(path: Path, read: Callable[[Path], SceneInput]) -> dict[Path, SceneInput]:
+    """Read a scene folder, or each scene of a folder of them, before anything is generated.
+
+    A folder that is no scene itself is a folder of scenes when any of its folders is one; names
+    that begin with a dot are passed over.
+
+    Args:
+        path: the folder.
+        read: reads and validates one scene folder.
+
+    Returns:
+        Scene folders and what they hold, sorted by name.
+
+    Raises:
+        InputError: of the first scene that cannot be used; of ``path`` itself when nothing in it
+            is a scene.
+    """
+    try:
+        return {path: read(path)}
+    except LayoutError as alone:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        folders = [sub for sub in inside if sub.is_dir() and not sub.name.startswith(".")]
+        found: dict[Path, SceneInput] = {}
+        refused: list[InputError] = []
+        for folder in folders:
+            try:
+                found[folder] = read(folder)
+            except InputError as error:
+                where = f"{folder.name}: {error.where}" if error.where else folder.name
+                refused.append(type(error)(**{**error.fields, "where": where}))
+        # Folders that are no scenes at all do not make their parent a folder of scenes.
+        if not found and all(type(error) is LayoutError for error in refused):
+            raise
+        if refused:
+            raise refused[0] from alone
+        return found
+
+
+@contextmanager
+def embedded_cluster(arguments: AppArgs, *, port: int, console: Console) -> Iterator[str]:
+    """A cluster with the application on this machine's loopback; yields the address of its API.
+
+    Raises:
+        ParameterError: the port is taken.
+        MissingDependencyError: the model needs more GPUs than there are.
+        InternalError: the cluster or the application did not start.
+    """
+    _check_port(port)
+    # Ray takes seconds to import: not before the input is known to be good.
+    from cluster.local import ClusterError, LocalCluster
+    from deployments.app import build_app, required_resources
+
+    need = required_resources(arguments)
+    _check_gpus(int(need.num_gpus))
+    console.print("starting the embedded cluster: Ray, on loopback only", highlight=False)
+    try:
+        with LocalCluster(
+            num_cpus=need.num_cpus, num_gpus=int(need.num_gpus), port=port
+        ) as cluster:
+            catch_termination()  # Ray installs handlers of its own
+            cluster.deploy(build_app(arguments))
+            yield cluster.url
+            console.print("stopping the cluster", highlight=False)
+    except ClusterError as error:
+        raise errors.InternalError(
+            str(error), where="the embedded cluster", fix="`worldstereo doctor` checks this machine"
+        ) from error
+
+
+def generate(
+    client: Client,
+    scenes: Sequence[Path],
+    parameters: dict[str, Any],
+    output: Path,
+    console: Console,
+    *,
+    as_json: bool,
+) -> ExitCode:
+    """Submit scenes, follow them, fetch their results; whatever interrupts it cancels them.
+
+    Args:
+        client: of the server that generates.
+        scenes: scene folders.
+        parameters: arguments of ``client.scenes.submit``.
+        output: results go to ``output/<scene>``.
+        console: where progress is shown.
+        as_json: print a JSON object a scene on standard output instead of a sentence.
+
+    Returns:
+        OK when every scene completed, else that of a failed or cancelled one.
+    """
+    jobs: list[SceneJob] = []
+    try:
+        for scene in scenes:
+            jobs.append(client.scenes.submit(scene, **parameters))
+        codes = {_finish(job, output, console, as_json) for job in jobs}
+    except BaseException:
+        _stop(jobs, console)
+        raise
+    return next(
+        (code for code in (ExitCode.SCENE_FAILED, ExitCode.CANCELLED) if code in codes), ExitCode.OK
+    )
+
+
+def catch_termination() -> None:
+    """Let SIGTERM end a command as Ctrl-C does: scenes are cancelled and the cluster stops."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # One is enough: an impatient second one would leave processes behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _finish(job: SceneJob, output: Path, console: Console, as_json: bool) -> ExitCode:
+    """Follow one scene to its end and fetch what it has, also of one that failed."""
+    scene = job.wait(progress=console, check=False)
+    folder, files = fetch_results(job, output, console)
+    if scene.status is SceneStatus.FAILED:
+        complain(f"scene {scene.name}: {failure_reason(scene)}")
+    if as_json:
+        found = {"id": scene.id, "name": scene.name, "status": scene.status.value}
+        names = [str(path) for path in files]
+        typer.echo(json.dumps({**found, "folder": str(folder), "files": names}))
+    else:
+        typer.echo(summary(job, folder, files))
+    return exit_code_of_scene(scene)
+
+
+def _stop(jobs: Sequence[SceneJob], console: Console) -> None:
+    """Cancel the scenes that have not ended, and wait a while until they have."""
+    if jobs:
+        console.print("cancelling", highlight=False)
+    cancelled = []
+    for job in jobs:
+        # What made us stop is what the user must hear of, not that a scene had ended already.
+        with suppress(errors.WorldStereoError):
+            job.cancel()
+            cancelled.append(job)
+    for job in cancelled:
+        with suppress(errors.WorldStereoError):
+            job.wait(timeout_s=STOP_TIMEOUT_S, check=False)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ParameterError(
+                "the port cannot be used",
+                where="--port",
+                got=f"{port}: {error.strerror}",
+                fix="name another one, or 0 for any free one",
+            ) from error
+
+
+def _check_gpus(needed: int) -> None:
+    if needed == 0:
+        return
+    import torch
+
+    present = torch.cuda.device_count()
+    if present < needed:
+        raise errors.MissingDependencyError(
+            f"the model needs {needed} GPU{'s' if needed > 1 else ''}",
+            where="this machine",
+            got=str(present),
+            fix="ask for fewer --replicas, use --model worldstereo-tiny, which runs on a CPU, or "
+            "see what `worldstereo doctor` says",
+        )

@@ -1,0 +1,194 @@
+"""The orchestrator: one replica that admits scenes and keeps each of them running to its end.
+
+Owns which scenes are in progress. The store is the truth: whoever submits or cancels writes it
+there and may call ``wake``, which only saves waiting for the next look. A replica that starts
+finds what an earlier one left and goes on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worldstereo_client.schemas import SceneRequest, SceneStatus
+
+from actors.memory_bank import BankSpec, SceneBank
+from actors.messages import ClipRequest
+from configs.settings import OrchestratorSettings
+from deployments.clip_job import Stream
+from deployments.errors import InternalError
+from deployments.fair_slots import FairSlots
+from deployments.folders import SceneFolders
+from deployments.records import SceneRecord
+from deployments.scene_job import Memory, SceneContext, SceneJob
+from deployments.store import Store
+from worldstereo.config import ModelConfig, SceneParameters, Variant
+from worldstereo.errors import ParameterError
+
+logger = logging.getLogger(__name__)
+
+# A scene whose job breaks this often, for reasons that are not its own, has failed.
+_MAX_BREAKS = 5
+
+
+@dataclass(frozen=True)
+class OrchestratorSpec:
+    """What the orchestrator is made from.
+
+    Attributes:
+        folders: of all scenes.
+        database_url: of the store.
+        settings: limits and deadlines.
+        clips_at_once: of one variant, which is its most replicas.
+        configs: config.json of each variant that is served.
+        image_features: folder or repository of the network that chooses among references.
+        local_files_only: whether the Hub must not be asked.
+    """
+
+    folders: SceneFolders
+    database_url: str
+    settings: OrchestratorSettings
+    clips_at_once: int
+    configs: Mapping[Variant, ModelConfig]
+    image_features: str
+    local_files_only: bool
+
+
+class Orchestrator:
+    """The deployment; ``generators`` are handles of the generator deployments by variant."""
+
+    def __init__(self, spec: OrchestratorSpec, generators: Mapping[str, Any]) -> None:
+        self._spec = spec
+        self._generators = generators
+        self._epoch = uuid.uuid4().hex
+        self._store = Store(spec.database_url)
+        self._slots = {
+            variant: FairSlots(spec.clips_at_once, spec.settings.max_clips_per_scene)
+            for variant in generators
+        }
+        self._jobs: dict[str, SceneJob] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._breaks: dict[str, int] = {}
+        self._woken = asyncio.Event()
+        # Serve runs constructors in the loop that serves requests.
+        self._main = asyncio.get_running_loop().create_task(self._loop())
+
+    async def wake(self) -> None:
+        """Look at the store now."""
+        self._woken.set()
+
+    async def check_health(self) -> None:
+        """Called by Serve; raises when nothing is orchestrated any more."""
+        if self._main.done():
+            raise RuntimeError("the orchestrator's loop has ended") from self._main.exception()
+
+    async def _loop(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                await self._look()
+            except Exception:
+                # The store may be away for a while; nothing is lost by looking again.
+                logger.exception("cannot look at the store")
+            try:
+                async with asyncio.timeout(self._spec.settings.poll_interval_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> None:
+        active = (SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING)
+        for scene_id in await asyncio.to_thread(self._store.in_state, active):
+            if scene_id not in self._tasks:
+                await self._take_up(scene_id)
+        cancelling = (SceneStatus.CANCELLING,)
+        for scene_id in await asyncio.to_thread(self._store.in_state, cancelling):
+            if scene_id in self._jobs:
+                self._jobs[scene_id].cancel()
+        room = self._spec.settings.max_active_scenes - len(self._tasks)
+        if room > 0:
+            waiting = (SceneStatus.QUEUED,)
+            for scene_id in await asyncio.to_thread(self._store.in_state, waiting, room):
+                await asyncio.to_thread(
+                    self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
+                )
+                await self._take_up(scene_id)
+
+    async def _take_up(self, scene_id: str) -> None:
+        record = await asyncio.to_thread(self._store.scene, scene_id)
+        variant = record.parameters.variant
+        context = SceneContext(
+            epoch=self._epoch,
+            store=self._store,
+            settings=self._spec.settings,
+            slots=self._slots.setdefault(variant, FairSlots(self._spec.clips_at_once)),
+            dispatch=lambda request: self._dispatch(variant, request),
+            memory=self._memory,
+        )
+        self._jobs[scene_id] = SceneJob(context, scene_id)
+        self._tasks[scene_id] = asyncio.create_task(self._run(scene_id, variant))
+
+    async def _run(self, scene_id: str, variant: str) -> None:
+        job = self._jobs[scene_id]
+        try:
+            if variant in self._generators:
+                await job.run()
+            else:
+                await job.give_up(_not_served(variant, self._generators))
+            self._breaks.pop(scene_id, None)
+        except Exception:
+            logger.exception("scene %s: its job broke", scene_id)
+            await self._after_break(scene_id, job)
+        finally:
+            del self._jobs[scene_id], self._tasks[scene_id]
+            self._woken.set()
+
+    async def _after_break(self, scene_id: str, job: SceneJob) -> None:
+        """Let the scene be taken up again after a pause, but not for ever."""
+        self._breaks[scene_id] = breaks = self._breaks.get(scene_id, 0) + 1
+        if breaks >= _MAX_BREAKS:
+            await job.give_up(InternalError("the scene could not be run", got=f"{breaks} tries"))
+        else:
+            await asyncio.sleep(self._spec.settings.retry_delay_s * 2**breaks)
+
+    def _dispatch(self, variant: str, request: ClipRequest) -> Stream:
+        stream: Stream = self._generators[variant].options(stream=True).generate.remote(request)
+        return stream
+
+    async def _memory(self, record: SceneRecord) -> Memory:
+        folder = self._spec.folders.scene(record.id)
+        parameters = engine_parameters(record.parameters)
+        spec = BankSpec(
+            scene_id=record.id,
+            input=folder.scene_input(),
+            depth=folder.depth_file(),
+            task_type=record.parameters.task_type,
+            output=folder.output,
+            parameters=parameters,
+            config=self._spec.configs[parameters.variant],
+            image_features=self._spec.image_features,
+            local_files_only=self._spec.local_files_only,
+        )
+        # Finding or making a named actor blocks.
+        return await asyncio.to_thread(
+            SceneBank.get_or_create, spec, num_cpus=self._spec.settings.bank_num_cpus
+        )
+
+
+def engine_parameters(request: SceneRequest) -> SceneParameters:
+    """The engine's parameters of a scene; ParameterError for an unknown variant."""
+    fields = request.model_dump(include=set(SceneParameters.model_fields))
+    return SceneParameters.model_validate(fields)
+
+
+def _not_served(variant: str, generators: Collection[str]) -> ParameterError:
+    return ParameterError(
+        "this server no longer offers the variant",
+        where="variant",
+        got=repr(variant),
+        allowed=", ".join(sorted(generators)),
+    )

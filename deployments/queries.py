@@ -1,0 +1,192 @@
+"""What can be asked of the store without changing it.
+
+Owns reading: rows become plain records here. ``Store`` adds the writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, func, select
+from worldstereo_client.schemas import (
+    Event,
+    SceneRequest,
+    SceneStatus,
+    TrajectoryInfo,
+    TrajectoryStatus,
+)
+
+from deployments.errors import IdempotencyConflict, SceneNotFound
+from deployments.records import SceneRecord, Submission, problem_from
+from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
+
+
+class StoreQueries:
+    """The reading half of a store; each call is one transaction that sees one moment.
+
+    Args:
+        engine: connections to the database, whose tables exist.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def submission(self, submission: Submission) -> str | None:
+        """Id of the scene that was submitted with this key, or None.
+
+        Raises:
+            IdempotencyConflict: the key came with another request.
+        """
+        with self._reads() as connection:
+            return scene_of(connection, submission)
+
+    def queued(self) -> int:
+        """How many scenes wait."""
+        with self._reads() as connection:
+            return count_queued(connection)
+
+    def scene(self, scene_id: str) -> SceneRecord:
+        """The scene with its trajectories; SceneNotFound when there is none."""
+        with self._reads() as connection:
+            row = connection.execute(select(scenes).where(scenes.c.id == scene_id)).one_or_none()
+            if row is None:
+                raise SceneNotFound("no such scene", where=f"scene {scene_id}")
+            return _with_trajectories(connection, [row])[0]
+
+    def page(
+        self, status: SceneStatus | None, before: int | None, limit: int
+    ) -> tuple[list[SceneRecord], int | None]:
+        """Up to ``limit`` scenes, newest first, and the number to ask on with.
+
+        Args:
+            status: only scenes in this state.
+            before: only scenes with a smaller number.
+            limit: how many at most.
+
+        Returns:
+            The scenes, and the number of the last one when there are more.
+        """
+        query = select(scenes).order_by(scenes.c.number.desc()).limit(limit + 1)
+        if status is not None:
+            query = query.where(scenes.c.status == status)
+        if before is not None:
+            query = query.where(scenes.c.number < before)
+        with self._reads() as connection:
+            rows = connection.execute(query).all()
+            found = _with_trajectories(connection, rows[:limit])
+        return found, found[-1].number if len(rows) > limit else None
+
+    def queue_position(self, scene: SceneRecord) -> int | None:
+        """How many scenes wait in front of this one; None when it does not wait."""
+        if scene.status is not SceneStatus.QUEUED:
+            return None
+        waiting = select(func.count()).where(
+            scenes.c.status == SceneStatus.QUEUED, scenes.c.number < scene.number
+        )
+        with self._reads() as connection:
+            return connection.execute(waiting).scalar_one()
+
+    def in_state(self, states: Collection[SceneStatus], limit: int | None = None) -> list[str]:
+        """Ids of the scenes in these states, oldest first."""
+        query = select(scenes.c.id).where(scenes.c.status.in_(states)).order_by(scenes.c.number)
+        with self._reads() as connection:
+            return list(connection.execute(query.limit(limit)).scalars())
+
+    def events(self, scene_id: str, after: int, limit: int = 500) -> list[Event]:
+        """Up to ``limit`` events of a scene with an id above ``after``, in order."""
+        query = select(events.c.body).where(events.c.scene_id == scene_id, events.c.id > after)
+        with self._reads() as connection:
+            bodies = connection.execute(query.order_by(events.c.id).limit(limit)).scalars()
+            return [Event.model_validate(body) for body in bodies]
+
+    def last_event_number(self) -> int:
+        """Number of the newest event of all scenes."""
+        with self._reads() as connection:
+            return connection.execute(select(func.max(events.c.number))).scalar() or 0
+
+    def scenes_with_news(self, after: int) -> tuple[set[str], int]:
+        """Scenes with events whose number is above ``after``, and the newest number."""
+        query = select(events.c.scene_id, func.max(events.c.number))
+        query = query.where(events.c.number > after).group_by(events.c.scene_id)
+        with self._reads() as connection:
+            rows = connection.execute(query).all()
+        return {row[0] for row in rows}, max((row[1] for row in rows), default=after)
+
+    def attempts(self, scene_id: str, trajectory_id: str) -> list[tuple[int, str | None, str]]:
+        """(number, outcome, reason) of a trajectory's attempts, in order."""
+        query = select(attempts.c.number, attempts.c.outcome, attempts.c.reason).where(
+            attempts.c.scene_id == scene_id, attempts.c.trajectory_id == trajectory_id
+        )
+        with self._reads() as connection:
+            rows = connection.execute(query.order_by(attempts.c.number)).all()
+        return [(number, outcome, reason or "") for number, outcome, reason in rows]
+
+    @contextmanager
+    def _reads(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+
+def scene_of(connection: Connection, submission: Submission) -> str | None:
+    """The scene that was submitted with this key; IdempotencyConflict for another request."""
+    query = select(idempotency_keys).where(idempotency_keys.c.key == submission.key)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    if row.body_sha256 != submission.body_sha256:
+        raise IdempotencyConflict(
+            "the key belongs to another request",
+            where="Idempotency-Key",
+            got=repr(submission.key),
+            fix="send a key of its own with each scene",
+        )
+    return str(row.scene_id)
+
+
+def count_queued(connection: Connection) -> int:
+    """How many scenes wait."""
+    query = select(func.count()).where(scenes.c.status == SceneStatus.QUEUED)
+    return connection.execute(query).scalar_one()
+
+
+def _with_trajectories(connection: Connection, rows: Sequence[Row[Any]]) -> list[SceneRecord]:
+    query = select(trajectories).where(trajectories.c.scene_id.in_([row.id for row in rows]))
+    below: dict[str, list[TrajectoryInfo]] = {row.id: [] for row in rows}
+    for row in connection.execute(query.order_by(trajectories.c.position)):
+        below[row.scene_id].append(_trajectory(row))
+    return [_scene(row, below[row.id]) for row in rows]
+
+
+def _trajectory(row: Row[Any]) -> TrajectoryInfo:
+    return TrajectoryInfo(
+        id=row.id,
+        position=row.position,
+        status=TrajectoryStatus(row.status),
+        depends_on=row.depends_on,
+        stage=row.stage,
+        step=row.step,
+        steps=row.steps,
+        attempt=row.attempt,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        stage_seconds=row.stage_seconds,
+        error=problem_from(row.error),
+    )
+
+
+def _scene(row: Row[Any], below: Sequence[TrajectoryInfo]) -> SceneRecord:
+    return SceneRecord(
+        number=row.number,
+        id=row.id,
+        name=row.name,
+        status=SceneStatus(row.status),
+        parameters=SceneRequest.model_validate(row.parameters),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=problem_from(row.error),
+        last_event=row.last_event,
+        trajectories=tuple(below),
+    )

@@ -1,0 +1,124 @@
+"""What the store holds, as plain values, and how a scene looks on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worldstereo_client.schemas import (
+    Problem,
+    Scene,
+    SceneRequest,
+    SceneStatus,
+    SceneSummary,
+    SceneUrls,
+    TrajectoryInfo,
+    TrajectoryStatus,
+)
+
+
+@dataclass(frozen=True)
+class NewScene:
+    """A validated scene that is about to be stored; trajectory ids in canonical order."""
+
+    id: str
+    name: str
+    parameters: SceneRequest
+    trajectories: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An idempotency key and the fingerprint of the request that it came with."""
+
+    key: str
+    body_sha256: str
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """A scene as it stands; ``number`` is its place in the order of submission."""
+
+    number: int
+    id: str
+    name: str
+    status: SceneStatus
+    parameters: SceneRequest
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    error: Problem | None
+    last_event: int
+    trajectories: tuple[TrajectoryInfo, ...]
+
+    @property
+    def progress(self) -> float:
+        """Share of the work that is done, the steps of running clips counted."""
+        return progress_of(
+            [(item.status, item.stage, item.step, item.steps) for item in self.trajectories]
+        )
+
+    def on_the_wire(self, queue_position: int | None) -> Scene:
+        """The scene as HTTP shows it."""
+        return Scene(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            parameters=self.parameters,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            progress=self.progress,
+            queue_position=queue_position,
+            trajectories=list(self.trajectories),
+            error=self.error,
+            urls=scene_urls(self.id),
+        )
+
+    def summary(self) -> SceneSummary:
+        """The scene's row in a list."""
+        return SceneSummary(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            variant=self.parameters.variant,
+            created_at=self.created_at,
+            finished_at=self.finished_at,
+            progress=self.progress,
+        )
+
+
+def scene_urls(scene_id: str) -> SceneUrls:
+    """Paths of a scene's resources."""
+    root = f"/v1/scenes/{scene_id}"
+    return SceneUrls(
+        self=root, events=f"{root}/events", cancel=f"{root}/cancel", artefacts=f"{root}/artefacts"
+    )
+
+
+# How much of a clip is done when a stage begins; denoising fills its share step by step.
+_STAGE_BEGINS: Mapping[str, float] = {"encode": 0.05, "denoise": 0.1, "decode": 0.9, "commit": 0.95}
+
+
+def progress_of(states: list[tuple[TrajectoryStatus, str | None, int, int]]) -> float:
+    """Mean over trajectories of (status, stage, step, steps); one that ended counts as whole."""
+    if not states:
+        return 0.0
+    return sum(_share(*state) for state in states) / len(states)
+
+
+def _share(status: TrajectoryStatus, stage: str | None, step: int, steps: int) -> float:
+    if status.terminal:
+        return 1.0
+    if status is not TrajectoryStatus.IN_PROGRESS:
+        return 0.0
+    done = _STAGE_BEGINS.get(stage or "", 0.0)
+    if stage == "denoise" and steps:
+        done += (_STAGE_BEGINS["decode"] - done) * step / steps
+    return done
+
+
+def problem_from(stored: Mapping[str, Any] | None) -> Problem | None:
+    """A problem body as it was stored."""
+    return Problem.model_validate(stored) if stored is not None else None

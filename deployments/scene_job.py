@@ -1,0 +1,278 @@
+"""One scene from its admission to its end: plan, ready clips, skipped ones, the manifest.
+
+Owns the scene's dependency graph while it runs. It starts from whatever the store and the memory
+bank say, so a scene that another orchestrator left behind needs no path of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from worldstereo_client.schemas import SceneStatus, TrajectoryStatus
+
+from actors.failures import cause_of, first_line, process_is_gone
+from actors.memory_bank import OpenedScene, PlannedClip
+from actors.messages import ClipRequest, MemoryBankLost
+from configs.settings import OrchestratorSettings
+from deployments.clip_job import ClipContext, ClipJob, Outcome, Stream
+from deployments.fair_slots import FairSlots
+from deployments.http_errors import problem_of
+from deployments.records import SceneRecord
+from deployments.store import Store
+from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
+
+logger = logging.getLogger(__name__)
+
+_ENDED_AS: Mapping[Outcome, TrajectoryStatus] = {
+    "committed": TrajectoryStatus.COMPLETED,
+    "failed": TrajectoryStatus.FAILED,
+    "cancelled": TrajectoryStatus.CANCELLED,
+}
+
+
+class Memory(Protocol):
+    """A scene's memory bank, as ``actors.memory_bank.SceneBank`` offers it."""
+
+    actor: Any
+
+    async def open(self, epoch: str) -> OpenedScene:
+        """Plan the scene, or read its plan."""
+        ...
+
+    async def finish(self, states: Mapping[str, str]) -> None:
+        """Write the manifest."""
+        ...
+
+    def close(self) -> None:
+        """Let the memory go."""
+        ...
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """What the orchestrator gives to each scene.
+
+    Attributes:
+        epoch: of the orchestrator.
+        store: what is known of all scenes.
+        settings: limits and deadlines.
+        slots: for clips of the scene's variant in flight.
+        dispatch: offers an attempt to the replicas of the scene's variant.
+        memory: finds or makes the scene's memory bank.
+    """
+
+    epoch: str
+    store: Store
+    settings: OrchestratorSettings
+    slots: FairSlots
+    dispatch: Callable[[ClipRequest], Stream]
+    memory: Callable[[SceneRecord], Awaitable[Memory]]
+
+
+class SceneJob:
+    """Brings a scene that is in progress or cancelling to an end.
+
+    Args:
+        context: of the orchestrator.
+        scene_id: of the scene.
+    """
+
+    def __init__(self, context: SceneContext, scene_id: str) -> None:
+        self._context = context
+        self._store = context.store
+        self._scene_id = scene_id
+        self._cancelled = False
+        self._memory: Memory | None = None
+        self._clips: dict[str, ClipJob] = {}
+        self._states: dict[str, TrajectoryStatus] = {}
+
+    def cancel(self) -> None:
+        """Start nothing more, and stop what runs; ``run`` ends when all has stopped."""
+        self._cancelled = True
+        for clip in self._clips.values():
+            clip.cancel()
+
+    async def run(self) -> None:
+        """Run the scene to its end; cancelling this task leaves it for another orchestrator."""
+        record = await self._read()
+        begun = (TrajectoryStatus.IN_PROGRESS, TrajectoryStatus.COMPLETED)
+        if self._cancelled and not any(state in begun for state in self._states.values()):
+            await self.give_up(GenerationCancelled("cancelled before it began"))
+            return
+        self._memory = memory = await self._context.memory(record)
+        try:
+            opened = await self._open(memory)
+            await self._adopt(opened)
+        except WorldStereoError as error:
+            await self.give_up(error)
+        else:
+            await self._run_clips(record, memory, opened)
+            await memory.finish({key: str(state) for key, state in self._states.items()})
+            await self._end()
+            memory.close()
+
+    async def give_up(self, error: WorldStereoError) -> None:
+        """End a scene that cannot be run; if it is being cancelled, it is cancelled."""
+        await self._read()
+        for trajectory_id, state in list(self._states.items()):
+            if state.terminal:
+                continue
+            if self._cancelled:
+                await self._advance(trajectory_id, TrajectoryStatus.CANCELLED)
+            elif state is TrajectoryStatus.BLOCKED:
+                await self._advance(trajectory_id, TrajectoryStatus.SKIPPED, error)
+            else:
+                await self._advance(trajectory_id, TrajectoryStatus.FAILED, error)
+        await self._end_scene(SceneStatus.FAILED, error)
+        if self._memory is not None:
+            self._memory.close()
+
+    async def _read(self) -> SceneRecord:
+        record = await asyncio.to_thread(self._store.scene, self._scene_id)
+        self._states = {item.id: item.status for item in record.trajectories}
+        if record.status is SceneStatus.CANCELLING:
+            self.cancel()
+        return record
+
+    async def _open(self, memory: Memory) -> OpenedScene:
+        settings = self._context.settings
+        for attempt in range(1, settings.max_attempts + 1):
+            try:
+                async with asyncio.timeout(settings.plan_timeout_s):
+                    return await memory.open(self._context.epoch)
+            except TimeoutError:
+                lost = MemoryBankLost(f"no plan after {settings.plan_timeout_s:g} s")
+            except Exception as error:  # noqa: BLE001 - raised again unless the process is gone
+                cause = cause_of(error)
+                if not process_is_gone(error):
+                    raise cause from None
+                lost = MemoryBankLost("its process died", got=first_line(cause))
+            logger.warning("scene %s, attempt %d to open it: %s", self._scene_id, attempt, lost)
+            await asyncio.sleep(settings.retry_delay_s * 2**attempt)
+        raise lost
+
+    async def _adopt(self, opened: OpenedScene) -> None:
+        """Bring the store to what is on disk: nothing of this scene runs at this moment."""
+        plan = {clip.id: clip.depends_on for clip in opened.clips}
+        assert set(plan) == set(self._states), "the plan and the store differ"
+        await asyncio.to_thread(self._store.record_plan, self._scene_id, plan)
+        await asyncio.to_thread(self._store.abandon_attempts, self._scene_id)
+        for trajectory_id, state in list(self._states.items()):
+            committed = trajectory_id in opened.committed
+            if state is TrajectoryStatus.COMPLETED and not committed:
+                raise GenerationError("its result has gone from the disk", where=trajectory_id)
+            if state.terminal:
+                continue
+            if committed:
+                if state is TrajectoryStatus.BLOCKED:
+                    await self._advance(trajectory_id, TrajectoryStatus.QUEUED)
+                await self._advance(trajectory_id, TrajectoryStatus.COMPLETED)
+            elif state is TrajectoryStatus.IN_PROGRESS:
+                await self._advance(trajectory_id, TrajectoryStatus.QUEUED)
+
+    async def _run_clips(self, record: SceneRecord, memory: Memory, opened: OpenedScene) -> None:
+        context = ClipContext(
+            scene_id=self._scene_id,
+            request=record.parameters,
+            bank=memory.actor,
+            epoch=self._context.epoch,
+            store=self._store,
+            slots=self._context.slots,
+            settings=self._context.settings,
+            dispatch=self._context.dispatch,
+        )
+        urgency = chain_lengths(opened.clips)
+        running: dict[asyncio.Task[Outcome], str] = {}
+        try:
+            while True:
+                await self._skip_orphans(opened.clips)
+                ready = self._ready(opened.clips)
+                for clip in sorted(ready, key=lambda clip: -urgency[clip.id]):
+                    if self._states[clip.id] is TrajectoryStatus.BLOCKED:
+                        await self._advance(clip.id, TrajectoryStatus.QUEUED)
+                    job = self._clips[clip.id] = ClipJob(context, clip.id, urgency[clip.id])
+                    if self._cancelled:
+                        job.cancel()
+                    running[asyncio.create_task(job.run())] = clip.id
+                if not running:
+                    break
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self._states[running.pop(task)] = _ENDED_AS[task.result()]
+        finally:
+            for task in running:
+                task.cancel()
+        for trajectory_id, state in list(self._states.items()):
+            if not state.terminal:
+                await self._advance(trajectory_id, TrajectoryStatus.CANCELLED)
+
+    def _ready(self, clips: tuple[PlannedClip, ...]) -> list[PlannedClip]:
+        """Clips to start now, in canonical order."""
+        waiting = (TrajectoryStatus.BLOCKED, TrajectoryStatus.QUEUED)
+        return [
+            clip
+            for clip in clips
+            if not self._cancelled
+            and clip.id not in self._clips
+            and self._states[clip.id] in waiting
+            and all(self._states[other] is TrajectoryStatus.COMPLETED for other in clip.depends_on)
+        ]
+
+    async def _skip_orphans(self, clips: tuple[PlannedClip, ...]) -> None:
+        lost = (TrajectoryStatus.FAILED, TrajectoryStatus.SKIPPED)
+        for clip in clips:  # dependencies stand before their dependents
+            if self._states[clip.id] is TrajectoryStatus.BLOCKED:
+                causes = [other for other in clip.depends_on if self._states[other] in lost]
+                if causes:
+                    error = GenerationError("skipped: what it depends on failed", got=causes[0])
+                    await self._advance(clip.id, TrajectoryStatus.SKIPPED, error)
+
+    async def _end(self) -> None:
+        failed = [
+            trajectory_id
+            for trajectory_id, state in self._states.items()
+            if state in (TrajectoryStatus.FAILED, TrajectoryStatus.SKIPPED)
+        ]
+        if not failed:
+            await self._end_scene(SceneStatus.COMPLETED)
+        else:
+            error = GenerationError(
+                f"{len(failed)} of {len(self._states)} trajectories failed or were skipped",
+                got=", ".join(failed[:5]) + (", ..." if len(failed) > 5 else ""),
+                fix="each of them tells why",
+            )
+            await self._end_scene(SceneStatus.FAILED, error)
+
+    async def _end_scene(self, to: SceneStatus, error: WorldStereoError | None = None) -> None:
+        """End the scene; when it is being cancelled, even since this moment, it is cancelled."""
+        record = await asyncio.to_thread(self._store.scene, self._scene_id)
+        if record.status is SceneStatus.CANCELLING:
+            to, error = SceneStatus.CANCELLED, None
+        problem = problem_of(error, self._scene_id) if error is not None else None
+        await asyncio.to_thread(self._store.advance_scene, self._scene_id, to, problem)
+
+    async def _advance(
+        self, trajectory_id: str, to: TrajectoryStatus, error: WorldStereoError | None = None
+    ) -> None:
+        problem = problem_of(error, trajectory_id) if error is not None else None
+        await asyncio.to_thread(
+            self._store.advance_trajectory, self._scene_id, trajectory_id, to, problem
+        )
+        self._states[trajectory_id] = to
+
+
+def chain_lengths(clips: tuple[PlannedClip, ...]) -> dict[str, int]:
+    """For each clip, how many clips the longest chain of dependents from it on has.
+
+    Args:
+        clips: in canonical order, so dependencies stand before their dependents.
+    """
+    lengths = {clip.id: 1 for clip in clips}
+    for clip in reversed(clips):
+        for other in clip.depends_on:
+            lengths[other] = max(lengths[other], lengths[clip.id] + 1)
+    return lengths

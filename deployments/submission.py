@@ -1,0 +1,231 @@
+"""A new scene, from the first byte of its upload to its place in the queue.
+
+Owns the order of checks: everything about the input is validated here, before the scene is
+stored, so whatever is queued can be generated. Files are received in a folder of their own and
+become the scene's by one rename.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pydantic
+from starlette.requests import ClientDisconnect
+from worldstereo_client.schemas import SceneRequest
+
+from configs.settings import UploadLimits
+from deployments.archives import unpack
+from deployments.errors import UploadError, UploadTooLarge, ValidationError
+from deployments.folders import SceneFolder, SceneFolders
+from deployments.multipart import ReceivedFile, Upload, UploadReceiver
+from deployments.records import NewScene, SceneRecord, Submission
+from deployments.store import Store, check_queue
+from worldstereo.config import ModelConfig, Variant, is_distilled, variant_named
+from worldstereo.errors import ParameterError
+from worldstereo.formats.scene_folder import read_scene
+from worldstereo.types import SceneInput
+
+_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
+_DEPTH_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Submitter:
+    """Takes uploads.
+
+    Args:
+        store: where scenes are queued.
+        folders: where their files go.
+        configs: config.json of each variant that is served.
+        limits: on uploads.
+        max_queued_scenes: how many may wait.
+        max_validations: how many uploads are unpacked and validated at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folders: SceneFolders,
+        configs: Mapping[Variant, ModelConfig],
+        limits: UploadLimits,
+        *,
+        max_queued_scenes: int,
+        max_validations: int,
+    ) -> None:
+        self._store = store
+        self._folders = folders
+        self._configs = configs
+        self._limits = limits
+        self._max_queued = max_queued_scenes
+        self._validations = asyncio.Semaphore(max_validations)
+
+    async def submit(
+        self,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        content_length: str | None,
+        idempotency_key: str | None,
+    ) -> SceneRecord:
+        """Receive, check and queue a scene, or find the one that the key belongs to.
+
+        Args:
+            body: of the request.
+            content_type, content_length, idempotency_key: its headers.
+
+        Raises:
+            InputError: anything about the upload; its class says what.
+            IdempotencyConflict, QueueFull: as they say.
+        """
+        self._check_headers(content_length, idempotency_key)
+        check_queue(await asyncio.to_thread(self._store.queued), self._max_queued)
+        folder = await asyncio.to_thread(self._folders.new_upload)
+        try:
+            upload = await self._receive(folder, body, content_type)
+            submission = _submission(idempotency_key, upload)
+            if submission is not None:
+                known = await asyncio.to_thread(self._store.submission, submission)
+                if known is not None:
+                    return await asyncio.to_thread(self._store.scene, known)
+            async with self._validations:
+                return await asyncio.to_thread(self._accept, folder, upload, submission)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=True)
+
+    def _check_headers(self, content_length: str | None, idempotency_key: str | None) -> None:
+        if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+            raise ValidationError(
+                "unusable key",
+                where="Idempotency-Key",
+                allowed="1 to 255 visible ASCII characters",
+            )
+        announced = int(content_length) if content_length and content_length.isdecimal() else 0
+        if announced > self._limits.max_upload_bytes:
+            raise UploadTooLarge(
+                "the request body is too large",
+                got=f"{announced} bytes",
+                allowed=f"at most {self._limits.max_upload_bytes} bytes",
+            )
+
+    async def _receive(
+        self, folder: SceneFolder, body: AsyncIterator[bytes], content_type: str
+    ) -> Upload:
+        receiver = UploadReceiver(folder.root, content_type, self._limits)
+        try:
+            async for chunk in body:
+                await asyncio.to_thread(receiver.feed, chunk)
+            return receiver.finish()
+        except ClientDisconnect as error:
+            raise UploadError("the sender went away before the body was complete") from error
+        finally:
+            receiver.close()
+
+    def _accept(
+        self, folder: SceneFolder, upload: Upload, submission: Submission | None
+    ) -> SceneRecord:
+        """Unpack, validate, move into place, store; runs in a thread."""
+        request = _request(upload.parameters)
+        config = self._config(request)
+        depth = _keep_depth(folder, upload.depth)
+        unpacked = folder.root / "unpacked"
+        unpacked.mkdir()
+        top = unpack(upload.scene.path, unpacked, self._limits)
+        sent_as = top.name if top != unpacked else _ARCHIVE_SUFFIX.sub("", upload.scene.name)
+        name = request.name or scene_name(sent_as)
+        folder.input.mkdir()
+        top.rename(folder.input / name)
+        scene = self._read(folder.input / name, request, config, depth)
+
+        upload.scene.path.unlink()
+        shutil.rmtree(unpacked, ignore_errors=True)
+        new = NewScene(
+            id=secrets.token_hex(10),
+            name=name,
+            parameters=request,
+            trajectories=tuple(trajectory.id for trajectory in scene.trajectories),
+        )
+        final = self._folders.scene(new.id).root
+        final.parent.mkdir(parents=True, exist_ok=True)
+        folder.root.rename(final)
+        stored = False
+        try:
+            record = self._store.add_scene(new, submission, max_queued=self._max_queued)
+            stored = record.id == new.id
+            return record
+        finally:
+            if not stored:
+                shutil.rmtree(final, ignore_errors=True)
+
+    def _config(self, request: SceneRequest) -> ModelConfig:
+        variant = variant_named(request.variant)
+        if variant not in self._configs:
+            raise ParameterError(
+                "this server does not offer the variant",
+                where="variant",
+                got=repr(request.variant),
+                allowed=", ".join(self._configs),
+            )
+        if is_distilled(variant) and (request.guidance_scale or 0) > 1:
+            raise ParameterError(
+                "the distilled variant runs without guidance",
+                where="guidance_scale",
+                got=str(request.guidance_scale),
+                allowed="none, or at most 1",
+            )
+        return self._configs[variant]
+
+    def _read(
+        self, folder: Path, request: SceneRequest, config: ModelConfig, depth: Path | None
+    ) -> SceneInput:
+        return read_scene(
+            folder,
+            scale_map=config.scale_map,
+            nframe=config.nframe,
+            align_nframe=request.align_nframe,
+            task_type=request.task_type,
+            depth=depth,
+        )
+
+
+def scene_name(sent_as: str) -> str:
+    """A scene's name from that of its archive or folder, with what is not allowed left out."""
+    return _NAME.sub("-", sent_as).strip("-._")[:128] or "scene"
+
+
+def _request(text: str) -> SceneRequest:
+    try:
+        return SceneRequest.model_validate_json(text or "{}")
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ValidationError(
+            first["msg"],
+            where=f"parameters: {field}" if field else "parameters",
+            got=repr(first["input"])[:200],
+        ) from error
+
+
+def _submission(key: str | None, upload: Upload) -> Submission | None:
+    if key is None:
+        return None
+    # What the sender chose, not how it was wrapped: a boundary may differ between two tries.
+    parts = [_request(upload.parameters).model_dump_json(), upload.scene.sha256]
+    parts += [upload.depth.sha256, upload.depth.name] if upload.depth else []
+    return Submission(key, hashlib.sha256("\n".join(parts).encode()).hexdigest())
+
+
+def _keep_depth(folder: SceneFolder, depth: ReceivedFile | None) -> Path | None:
+    if depth is None:
+        return None
+    # The readers go by content; the suffix is kept because some formats are told apart by it.
+    suffix = Path(depth.name).suffix.lower()
+    folder.depth.mkdir()
+    kept = folder.depth / f"depth{suffix if _DEPTH_SUFFIX.fullmatch(suffix) else ''}"
+    depth.path.rename(kept)
+    return kept

@@ -1,0 +1,142 @@
+"""The store's tables, and connections that behave the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.engine import Connection
+
+SCHEMA_VERSION = 1
+
+# How long a connection waits for another process that writes, seconds.
+_BUSY_TIMEOUT_S = 30.0
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# ``number`` is the order of submission. ``last_event`` counts the scene's events.
+scenes = Table(
+    "scenes",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("name", String(128), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("error", JSON(none_as_null=True)),
+    Column("last_event", Integer, nullable=False),
+    Index("scenes_by_status", "status", "number"),
+    sqlite_autoincrement=True,
+)
+
+trajectories = Table(
+    "trajectories",
+    metadata,
+    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", String(512), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("depends_on", JSON, nullable=False),
+    Column("stage", String(16)),
+    Column("step", Integer, nullable=False, default=0),
+    Column("steps", Integer, nullable=False, default=0),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    Column("stage_seconds", JSON, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+)
+
+# ``outcome`` is null while the attempt runs.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
+    Column("trajectory_id", String(512), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("finished_at", Float),
+    Column("outcome", String(16)),
+    Column("reason", Text),
+    Index("attempts_by_trajectory", "scene_id", "trajectory_id", "number"),
+)
+
+# ``number`` is the order of all events, ``id`` the gapless order within a scene.
+events = Table(
+    "events",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
+    Column("id", Integer, nullable=False),
+    Column("body", JSON, nullable=False),
+    Index("events_by_scene", "scene_id", "id", unique=True),
+    sqlite_autoincrement=True,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("body_sha256", String(64), nullable=False),
+    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite store in this file."""
+    return f"sqlite:///{file.absolute()}"
+
+
+def connect(url: str) -> Engine:
+    """Connections to the store at this SQLAlchemy URL; a SQLite file's folder is made."""
+    target = make_url(url)
+    if target.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if target.database:
+        Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _on_sqlite_connect)
+    event.listen(engine, "begin", _on_sqlite_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: Any, _record: Any) -> None:
+    # Transactions are begun below, not by the driver at the first write.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    # A writer takes its lock at once: one that began as a reader would fail instead of waiting
+    # when another process wrote meanwhile.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,66 @@
+"""An engine for cluster tests: the real protocol, no model.
+
+Its frames are made from everything that a clip holds, so a clip that differs in one bit anywhere
+gives other frames, and so does every later clip that refers to it. A step takes ``STEP_S``, and
+``LONG_STEP_S`` where more than ``STEPS`` steps are asked for.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from actors.engine import EngineSpec
+from worldstereo.types import Clip, Progress, UInt8
+
+STEP_S = 0.05
+LONG_STEP_S = 0.4
+STEPS = 4
+BREAKS_ON = "this clip breaks the engine"
+
+
+class FakeEngine:
+    """Implements ``actors.engine.ClipEngine``."""
+
+    def generate(
+        self,
+        clip: Clip,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        on_stage: Callable[[Progress], None] | None = None,
+    ) -> UInt8:
+        tell = on_stage or (lambda progress: None)
+        steps = num_inference_steps or STEPS
+        tell(Progress("encode"))
+        if BREAKS_ON in clip.prompt:
+            raise RuntimeError("the engine broke")
+        tell(Progress("denoise", 0, steps))
+        for step in range(1, steps + 1):
+            time.sleep(LONG_STEP_S if steps > STEPS else STEP_S)
+            tell(Progress("denoise", step, steps))
+        tell(Progress("decode"))
+        return fake_frames(clip)
+
+
+def fake_frames(clip: Clip) -> UInt8:
+    """[F, height, width, 3]: the render, each frame shifted in colour by what the clip holds."""
+    digest = hashlib.sha256(f"{clip.prompt} {clip.seed} {clip.draw} {clip.size}".encode())
+    arrays = [clip.start_image, clip.render_video, clip.hole_mask]
+    arrays += [clip.cameras.camera_from_world, clip.cameras.intrinsics]
+    if clip.references is not None:
+        digest.update(repr((clip.references.ids, clip.references.ref_index)).encode())
+        arrays += [clip.references.frames, clip.references.cameras.camera_from_world]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    shift = np.random.default_rng(list(digest.digest())).integers(
+        0, 256, (len(clip.render_video), 1, 1, 3), dtype=np.uint8
+    )
+    frames = clip.render_video + shift
+    frames[0] = clip.start_image
+    return frames
+
+
+def load(spec: EngineSpec) -> FakeEngine:
+    return FakeEngine()

@@ -1,0 +1,127 @@
+"""Fair sharing: round robin between scenes, urgency within one, caps, and nothing is lost."""
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.fair_slots import FairSlots
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Line:
+    """Requests that wait; remembers the order in which they got a slot."""
+
+    def __init__(self, slots: FairSlots) -> None:
+        self.slots = slots
+        self.granted: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    def ask(self, name: str, urgency: int = 0) -> None:
+        async def wait() -> None:
+            await self.slots.acquire(name[0], urgency)
+            self.granted.append(name)
+
+        self.tasks[name] = asyncio.create_task(wait())
+
+
+async def test_scenes_take_turns() -> None:
+    slots = FairSlots(1)
+    line = Line(slots)
+    for name in ("a1", "a2", "a3", "b1", "b2", "c1"):
+        line.ask(name)
+    await settle()
+    for _ in range(5):
+        slots.release(line.granted[-1][0])
+        await settle()
+    assert line.granted == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+async def test_the_most_urgent_of_a_scene_goes_first() -> None:
+    slots = FairSlots(1)
+    line = Line(slots)
+    for name, urgency in (("a1", 1), ("a2", 1), ("a3", 5), ("a4", 3)):
+        line.ask(name, urgency)
+    await settle()
+    for _ in range(3):
+        slots.release("a")
+        await settle()
+    assert line.granted == ["a1", "a3", "a4", "a2"]
+
+
+async def test_a_scene_gets_no_more_than_its_cap() -> None:
+    slots = FairSlots(4, per_owner=2)
+    line = Line(slots)
+    for name in ("a1", "a2", "a3", "b1"):
+        line.ask(name)
+    await settle()
+    assert line.granted == ["a1", "a2", "b1"]
+    slots.release("b")
+    await settle()
+    assert "a3" not in line.granted
+    slots.release("a")
+    await settle()
+    assert line.granted[-1] == "a3"
+
+
+async def test_who_stops_waiting_costs_nobody_a_slot() -> None:
+    slots = FairSlots(1)
+    line = Line(slots)
+    for name in ("a1", "b1", "c1"):
+        line.ask(name)
+    await settle()
+    line.tasks["b1"].cancel()
+    await settle()
+    slots.release("a")
+    await settle()
+    assert line.granted == ["a1", "c1"]
+
+
+async def test_a_slot_granted_to_someone_who_leaves_goes_on() -> None:
+    slots = FairSlots(1)
+    line = Line(slots)
+    line.ask("a1")
+    await settle()
+    line.ask("b1")
+    line.ask("c1")
+    await settle()
+    slots.release("a")  # b1 is granted, and cancelled before it runs again
+    line.tasks["b1"].cancel()
+    await settle()
+    assert line.granted == ["a1", "c1"]
+
+
+@given(
+    capacity=st.integers(1, 4),
+    cap=st.none() | st.integers(1, 3),
+    asked=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), max_size=25),
+)
+@settings(max_examples=60, deadline=None)
+def test_everyone_is_served_and_limits_hold(
+    capacity: int, cap: int | None, asked: list[tuple[str, int]]
+) -> None:
+    async def run() -> None:
+        slots = FairSlots(capacity, cap)
+        held: list[str] = []
+        served = 0
+
+        async def work(owner: str, urgency: int) -> None:
+            nonlocal served
+            await slots.acquire(owner, urgency)
+            held.append(owner)
+            assert len(held) <= capacity
+            assert held.count(owner) <= (cap or capacity)
+            await asyncio.sleep(0)
+            held.remove(owner)
+            slots.release(owner)
+            served += 1
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(work(owner, urgency) for owner, urgency in asked))
+        assert served == len(asked)
+
+    asyncio.run(run())
