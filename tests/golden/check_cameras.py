@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.golden.report import Case, Options, largest_difference
+from tests.golden.report import Case, Options, attempt, failed, largest_length_difference
 from worldstereo.config import DEFAULT_SCALE_MAP
 from worldstereo.formats.scene_folder import working_size
 from worldstereo.geometry.cameras import normalise_cameras, quaternion_translation, unify_cameras
@@ -22,23 +22,28 @@ from worldstereo.parallel.frames import split_frames
 TOLERANCE = 1e-5
 # The recorded rays are those of every 5th frame.
 RAY_STRIDE = 5
+# What the other quantities are computed from.
+INPUTS = re.compile(r"world_to_camera|intrinsics(_\d+x\d+)?")
 
 
 def check_cameras(folder: Path, options: Options) -> Iterator[Case]:
     """Normalisation, quaternions and rays of every trajectory in cameras.safetensors."""
     recorded = load_file(folder / "cameras.safetensors")
-    for name, expected in recorded.items():
-        trajectory, _, quantity = name.rpartition(".")
-        actual = _compute(recorded, trajectory, quantity)
-        if actual is None:
-            continue
-        if quantity == "quaternion":
-            actual = _same_sign(actual, expected)
-        yield Case(f"cameras {name}", largest_difference(actual, expected), TOLERANCE)
+    for name in recorded:
+        if not INPUTS.fullmatch(name.rpartition(".")[2]):
+            yield from attempt(f"cameras {name}", _check_quantity, recorded, name)
 
 
-def _compute(recorded: dict[str, Tensor], trajectory: str, quantity: str) -> Tensor | None:
-    """What the engine makes of the recorded inputs; None where the quantity is an input."""
+def _check_quantity(recorded: dict[str, Tensor], name: str) -> Iterator[Case]:
+    trajectory, _, quantity = name.rpartition(".")
+    actual, expected = _compute(recorded, trajectory, quantity), recorded[name]
+    if quantity == "quaternion":
+        actual = _same_sign(actual, expected)
+    yield Case(f"cameras {name}", largest_length_difference(actual, expected), TOLERANCE)
+
+
+def _compute(recorded: dict[str, Tensor], trajectory: str, quantity: str) -> Tensor:
+    """What the engine makes of the recorded inputs."""
     cameras = recorded[f"{trajectory}.world_to_camera"]
     if quantity == "centered":
         return normalise_cameras(cameras)
@@ -57,7 +62,7 @@ def _compute(recorded: dict[str, Tensor], trajectory: str, quantity: str) -> Ten
         intrinsics = recorded[f"{trajectory}.intrinsics_{height}x{width}"]
         rays = plucker_embedding(normalise_cameras(cameras), intrinsics, height, width)
         return rays[:, :, ::RAY_STRIDE]
-    return None
+    raise LookupError(f"there is no check of {quantity}")
 
 
 def _same_sign(actual: Tensor, expected: Tensor) -> Tensor:
@@ -78,14 +83,24 @@ def check_tables(folder: Path, options: Options) -> Iterator[Case]:
         "frame_split": (",", split_frames),
     }
     for name, entries in tables.items():
-        if name not in functions:
-            continue
-        separator, function = functions[name]
-        wrong = []
-        for key, expected in entries.items():
-            first, second = (int(number) for number in key.split(separator))
-            actual = function(first, second)
-            if actual != expected:
-                wrong.append(f"{key}: {actual} instead of {expected}")
+        if name in functions:
+            yield from attempt(f"tables {name}", _check_table, name, entries, *functions[name])
+        else:
+            yield failed(f"tables {name}", "there is no check of this table")
+
+
+def _check_table(
+    name: str,
+    entries: dict[str, list[int]],
+    separator: str,
+    function: Callable[[int, int], list[int]],
+) -> Iterator[Case]:
+    wrong = []
+    for key, expected in entries.items():
+        first, second = (int(number) for number in key.split(separator))
+        actual = function(first, second)
+        if actual != expected:
+            wrong.append(f"{key}: {actual} instead of {expected}")
+    if entries:
         note = f"{len(entries)} entries" + "".join(f"; {entry}" for entry in wrong)
         yield Case(f"tables {name}", float(len(wrong)), 0.0, note)

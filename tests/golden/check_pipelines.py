@@ -7,6 +7,7 @@ there on the pipeline's own call is what is checked.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,23 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.golden import recipe
-from tests.golden.report import Case, Options, largest_difference
+from tests.golden.report import Case, Options, attempt, failed, largest_difference
 from worldstereo.config import ModelConfig, Variant, is_distilled, uses_memory, variant_named
 from worldstereo.models.checkpoint import build_transformer
 from worldstereo.sampling.pipeline import WorldStereo
+from worldstereo.sampling.schedules import DistilledSchedule
 from worldstereo.sampling.vae import KeyframeVAE
 
 VAE_TOLERANCE = 1e-5
 UNIPC_TOLERANCE = 1e-4
 DISTILLED_TOLERANCE = 2e-5
 FRAMES_TOLERANCE = 1e-4
+# A few units in the last place of 1000 in float32.
+TIMESTEP_TOLERANCE = 5e-4
 
 # The condition mode whose latents the recorded frames were decoded from.
 FRAMES_MODE = "first_frame_only"
+OUTPUT = re.compile(r"(?P<kind>[\w-]+)\.(frames|(?P<mode>\w+)\.latents)")
 _OWN_TRANSFORMER = Path(__file__).parent / "transformer" / "transformer.json"
 
 
@@ -53,28 +58,31 @@ class Recording:
 
 
 def check(folder: Path, options: Options) -> Iterator[Case]:
-    """The keyframe VAE both ways, then every variant and condition mode that is recorded."""
+    """Timesteps, the keyframe VAE both ways, and every variant and condition mode recorded."""
     recording = read(folder)
-    yield from check_vae(recording)
+    if "timesteps" in recording.settings.get("dmd", {}):
+        yield from attempt("pipelines/dmd.timesteps", check_timesteps, recording)
     runs: dict[tuple[str, str], None] = {}
     for name in recording.expected:
-        variant, _, rest = name.partition(".")
-        if variant != "vae":
-            mode = FRAMES_MODE if rest == "frames" else rest.removesuffix(".latents")
-            runs[variant, mode] = None
-    for variant, mode in runs:
-        yield from check_variant(recording, variant, mode)
+        if name.startswith("vae."):
+            yield from attempt(f"pipelines/{name}", check_vae, recording, name)
+        elif output := OUTPUT.fullmatch(name):
+            runs[output["kind"], output["mode"] or FRAMES_MODE] = None
+        else:
+            yield failed(f"pipelines/{name}", "there is no check of it")
+    for kind, mode in runs:
+        yield from attempt(f"pipelines/{kind}.{mode}", check_variant, recording, kind, mode)
 
 
 def read(folder: Path) -> Recording:
-    """The files of a folder, the transformer's arguments from beside it or our own copy."""
-    settings = json.loads((folder / "pipelines.json").read_text())
-    transformer = _OWN_TRANSFORMER
+    """The files of a folder; what is not beside it of the transformer, from our own copy."""
+    transformer = _json(_OWN_TRANSFORMER)
     beside = folder.parent / "transformer" / "transformer.json"
-    if beside.is_file() and {"camera", "memory"} <= set(_json(beside)["cases"]):
-        transformer = beside
+    if beside.is_file():
+        other = _json(beside)
+        transformer |= other | {"cases": transformer["cases"] | other["cases"]}
     expected = load_file(folder / "pipelines.safetensors")
-    return Recording(settings, expected, _json(transformer))
+    return Recording(_json(folder / "pipelines.json"), expected, transformer)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -82,19 +90,24 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_vae(recording: Recording) -> Iterator[Case]:
-    """Encode the raw render frame by frame, and decode the recorded latents likewise."""
+def check_timesteps(recording: Recording) -> Iterator[Case]:
+    """Timesteps of the distilled schedule."""
+    dmd = recording.settings["dmd"]
+    schedule = DistilledSchedule(dmd["start"], dmd["end"], dmd["steps"], dmd["shift"])
+    difference = largest_difference(schedule.timesteps, torch.tensor(dmd["timesteps"]))
+    yield Case("pipelines/dmd.timesteps", difference, TIMESTEP_TOLERANCE)
+
+
+def check_vae(recording: Recording, name: str) -> Iterator[Case]:
+    """Encode the raw render frame by frame, or decode such latents likewise."""
     vae = build_vae(recording)
-    latents = vae.encode(render_video(recording))
-    name = "vae.keyframe_latents"
-    if name in recording.expected:
-        difference = largest_difference(latents, recording.expected[name])
-        yield Case(f"pipelines/{name}", difference, VAE_TOLERANCE)
-        latents = recording.expected[name]
-    name = "vae.keyframe_frames"
-    if name in recording.expected:
-        difference = largest_difference(vae.decode(latents), recording.expected[name])
-        yield Case(f"pipelines/{name}", difference, VAE_TOLERANCE)
+    actual = vae.encode(render_video(recording))
+    if name == "vae.keyframe_frames":
+        actual = vae.decode(recording.expected.get("vae.keyframe_latents", actual))
+    elif name != "vae.keyframe_latents":
+        raise LookupError(f"there is no check of {name}")
+    difference = largest_difference(actual, recording.expected[name])
+    yield Case(f"pipelines/{name}", difference, VAE_TOLERANCE)
 
 
 def check_variant(recording: Recording, kind: str, mode: str) -> Iterator[Case]:

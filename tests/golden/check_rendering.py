@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.golden.report import Case, Options, largest_difference
+from tests.golden.report import (
+    Case,
+    Options,
+    attempt,
+    failed,
+    largest_difference,
+    largest_length_difference,
+    relative_difference,
+)
 from worldstereo.geometry.lift import lift_depth
 from worldstereo.geometry.render import point_renderer
 
@@ -21,6 +30,10 @@ COLOR_TOLERANCE = 1e-4
 # or not by the last bit of a float32.
 COLOR_SHARE = 1e-3
 RIM_SHARE = 1e-4
+# Tensors of one scene: what is given, and what comes of it.
+INPUTS = {"image", "depth", "valid", "intrinsics", "world_to_camera"}
+LIFTED = {"points", "colors"}
+RENDERED = {"rgb", "hole_mask", "zbuf_nearest"}
 
 
 def check(folder: Path, options: Options) -> Iterator[Case]:
@@ -34,12 +47,37 @@ def check(folder: Path, options: Options) -> Iterator[Case]:
             for key, value in recorded.items()
             if key.startswith(prefix)
         }
+        yield from attempt(f"rendering {name}", _check_scene, name, scene, settings, options)
+    unlisted = {key for key in recorded if key.rpartition(".")[0] not in scenes}
+    if unlisted:
+        print(f"{folder}: not checked, in no scene: {', '.join(sorted(unlisted))}", file=sys.stderr)
+
+
+def _check_scene(
+    name: str, scene: dict[str, Tensor], settings: dict[str, Any], options: Options
+) -> Iterator[Case]:
+    """What is recorded of a scene; where its points are not, their lifting is not checked."""
+    for key in scene.keys() - INPUTS - LIFTED - RENDERED:
+        yield failed(f"rendering {name}.{key}", "there is no check of it")
+    if scene.keys() & LIFTED:
         yield from _check_lifting(name, scene, settings)
+    if scene.keys() & RENDERED:
         yield from _check_renders(name, scene, settings, options)
 
 
 def _check_lifting(name: str, scene: dict[str, Tensor], settings: dict[str, Any]) -> Iterator[Case]:
-    points, colors = lift_depth(
+    points, colors = _lifted(scene, settings)
+    count = f"{len(points)} points of {settings['points']}"
+    if "points" in scene:
+        difference = largest_length_difference(points, scene["points"])
+        yield Case(f"rendering {name}.points", difference, LENGTH_TOLERANCE, count)
+    if "colors" in scene:
+        difference = largest_difference(colors, scene["colors"])
+        yield Case(f"rendering {name}.colors", difference, LENGTH_TOLERANCE, count)
+
+
+def _lifted(scene: dict[str, Tensor], settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    return lift_depth(
         scene["image"],
         scene["depth"],
         scene["valid"] > 0.5,
@@ -48,26 +86,16 @@ def _check_lifting(name: str, scene: dict[str, Tensor], settings: dict[str, Any]
         contract=settings["contract"],
         sobel_threshold=settings["sobel_threshold"],
     )
-    count = f"{len(points)} points of {settings['points']}"
-    yield Case(
-        f"rendering {name}.points", _lengths_off(points, scene["points"]), LENGTH_TOLERANCE, count
-    )
-    yield Case(
-        f"rendering {name}.colors",
-        largest_difference(colors, scene["colors"]),
-        LENGTH_TOLERANCE,
-        count,
-    )
 
 
 def _check_renders(
     name: str, scene: dict[str, Tensor], settings: dict[str, Any], options: Options
 ) -> Iterator[Case]:
-    assert options.renderer in ("torch", "pytorch3d"), options.renderer
-    render = point_renderer("torch" if options.renderer == "torch" else "pytorch3d")
-    rendered = render(
-        scene["points"],
-        scene["colors"],
+    given = scene.keys() >= LIFTED
+    points, colors = (scene["points"], scene["colors"]) if given else _lifted(scene, settings)
+    rendered = point_renderer(options.renderer)(
+        points,
+        colors,
         scene["world_to_camera"],
         scene["intrinsics"],
         settings["height"],
@@ -75,44 +103,40 @@ def _check_renders(
         radius_ndc=settings["radius_ndc"],
         points_per_pixel=settings["points_per_pixel"],
     )
-    mask, expected_mask = rendered.hole_mask, scene["hole_mask"]
-    if mask.shape != expected_mask.shape or rendered.rgb.shape != scene["rgb"].shape:
-        yield Case(f"rendering {name}", float("inf"), 0.0, f"shape {list(rendered.rgb.shape)}")
-        return
-    error = (rendered.rgb - scene["rgb"]).abs().nan_to_num(nan=float("inf")).amax(dim=1)
-    yield Case(
-        f"rendering {name}.rgb",
-        _share(error > COLOR_TOLERANCE),
-        COLOR_SHARE,
-        f"share of pixels off by more than {COLOR_TOLERANCE:g}; largest {float(error.max()):.3g}",
-    )
-    yield Case(
-        f"rendering {name}.hole_mask", _share(mask != expected_mask), RIM_SHARE, "share of pixels"
-    )
-    yield _check_nearest(name, rendered.nearest_z, scene["zbuf_nearest"])
+    checks: dict[str, tuple[Tensor, Callable[[str, Tensor, Tensor], Case]]] = {
+        "rgb": (rendered.rgb, _check_colors),
+        "hole_mask": (rendered.hole_mask, _check_holes),
+        "zbuf_nearest": (rendered.nearest_z, _check_nearest),
+    }
+    for quantity in scene.keys() & RENDERED:
+        actual, compare = checks[quantity]
+        label, expected = f"rendering {name}.{quantity}", scene[quantity]
+        if actual.shape == expected.shape:
+            yield compare(label, actual, expected)
+        else:
+            yield failed(label, f"shape {list(actual.shape)} instead of {list(expected.shape)}")
 
 
-def _check_nearest(name: str, actual: Tensor, expected: Tensor) -> Case:
-    """The largest difference but for a share of pixels; holes on one side are the mask's case."""
-    covered = (actual >= 0) & (expected >= 0)
-    error = _relative(actual, expected)[covered].sort().values
+def _check_colors(label: str, actual: Tensor, expected: Tensor) -> Case:
+    error = (actual - expected).abs().nan_to_num(nan=float("inf")).amax(dim=1)
+    largest = float(error.max())
+    note = f"share of pixels off by more than {COLOR_TOLERANCE:g}; largest {largest:.3g}"
+    return Case(label, _share(error > COLOR_TOLERANCE), COLOR_SHARE, note)
+
+
+def _check_holes(label: str, actual: Tensor, expected: Tensor) -> Case:
+    return Case(label, _share(actual != expected), RIM_SHARE, "share of pixels")
+
+
+def _check_nearest(label: str, actual: Tensor, expected: Tensor) -> Case:
+    """The largest difference but for a share of pixels; a hole on one side alone is a large one."""
+    error = relative_difference(actual, expected)
+    # Not as 1 unit of depth more or less: -1 is no depth.
+    error[(actual < 0) != (expected < 0)] = float("inf")
     left_out = int(RIM_SHARE * error.numel())
+    kept = float(error.flatten().sort().values[-1 - left_out])
     above = int((error > LENGTH_TOLERANCE).sum())
-    kept = float(error[-1 - left_out]) if error.numel() else 0.0
-    note = f"{above} pixels above, {left_out} may be"
-    return Case(f"rendering {name}.zbuf_nearest", kept, LENGTH_TOLERANCE, note)
-
-
-def _lengths_off(actual: Tensor, expected: Tensor) -> float:
-    if actual.shape != expected.shape:
-        return float("inf")
-    return float(_relative(actual, expected).max())
-
-
-def _relative(actual: Tensor, expected: Tensor) -> Tensor:
-    """|difference|, relative where a length is above 1: float32 has no 1e-5 beyond 128."""
-    difference = (actual.double() - expected.double()).abs().nan_to_num(nan=float("inf"))
-    return difference / expected.double().abs().clamp(min=1)
+    return Case(label, kept, LENGTH_TOLERANCE, f"{above} pixels above, {left_out} may be")
 
 
 def _share(pixels: Tensor) -> float:
