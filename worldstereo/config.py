@@ -5,14 +5,15 @@ Files are read here once; nothing below reads JSON, YAML or the environment.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from worldstereo.errors import ParameterError
+from worldstereo.errors import CheckpointError, ParameterError
 
 Variant = Literal["worldstereo-camera", "worldstereo-memory", "worldstereo-memory-dmd"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+LatentCondMode = Literal["full_vae", "first_frame_only"]
 
 # [height, width]; used where a model's config.json has no scale_map.
 DEFAULT_SCALE_MAP: tuple[tuple[int, int], ...] = (
@@ -62,6 +63,15 @@ class ControlNetConfig(BaseModel):
     camera_embedding_dim: int = Field(default=7, gt=0)
 
 
+class Distillation(NamedTuple):
+    """Numbers of the distilled variant's schedule: training steps, their count, timestep shift."""
+
+    start: int
+    end: int
+    steps: int
+    shift: float
+
+
 class ModelConfig(BaseModel):
     """A variant's published config.json; fields of other programs are ignored."""
 
@@ -69,21 +79,44 @@ class ModelConfig(BaseModel):
 
     base_model: str
     controlnet_cfg: ControlNetConfig
-    nframe: int = Field(default=21, ge=2, description="keyframes in a clip")
-    scale_map: tuple[tuple[int, int], ...] = Field(
+    nframe: int = Field(ge=2, description="keyframes in a clip")
+    scale_map: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
         default=DEFAULT_SCALE_MAP, min_length=1, description="working sizes [height, width]"
     )
-    latent_cond_mode: Literal["full_vae", "first_frame_only"] = "full_vae"
+    latent_cond_mode: LatentCondMode
     negative_prompt: str = ""
-    dmd_start_steps: int = Field(default=250, ge=0)
-    dmd_end_steps: int = Field(default=1000, gt=0)
-    dmd_steps: int = Field(default=4, ge=1)
-    gen_shift: float = Field(default=5.0, gt=0)
+    # The distilled variant alone needs these: see ``distillation``.
+    dmd_start_steps: int | None = Field(default=None, ge=0)
+    dmd_end_steps: int | None = Field(default=None, gt=0)
+    dmd_steps: int | None = Field(default=None, ge=1)
+    gen_shift: float | None = Field(default=None, gt=0)
+
+    @property
+    def distillation(self) -> Distillation:
+        """How the distilled variant samples.
+
+        Raises:
+            CheckpointError: config.json lacks one of the fields.
+        """
+        fields = ("dmd_start_steps", "dmd_end_steps", "dmd_steps", "gen_shift")
+        values = [getattr(self, name) for name in fields]
+        if None in values:
+            raise CheckpointError(
+                "the distilled variant's configuration lacks a field",
+                where="config.json",
+                got=f"no {fields[values.index(None)]}",
+                allowed=", ".join(fields),
+                fix="use the config.json that was published with the checkpoint",
+            )
+        return Distillation(*values)
 
 
 # Steps and guidance of the published runs of the variants that are not distilled.
 UNIPC_STEPS = 40
 UNIPC_GUIDANCE = 5.0
+# Bounds of what a caller may ask for.
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100
 
 
 def is_distilled(variant: Variant) -> bool:
@@ -93,7 +126,7 @@ def is_distilled(variant: Variant) -> bool:
 
 def published_steps(variant: Variant, config: ModelConfig) -> int:
     """Denoising steps of one clip where the caller names none."""
-    return config.dmd_steps if is_distilled(variant) else UNIPC_STEPS
+    return config.distillation.steps if is_distilled(variant) else UNIPC_STEPS
 
 
 def published_guidance(variant: Variant) -> float | None:
@@ -113,9 +146,9 @@ class SceneParameters(BaseModel):
     )
     max_reference: int = Field(default=8, ge=1, description="references of one clip at most")
     num_inference_steps: int | None = Field(
-        default=None, ge=1, le=1000, description="None: the variant's published count"
+        default=None, ge=1, le=MAX_STEPS, description="None: the variant's published count"
     )
     guidance_scale: float | None = Field(
-        default=None, ge=0, le=100, description="None: the variant's published scale"
+        default=None, ge=0, le=MAX_GUIDANCE, description="None: the variant's published scale"
     )
     renderer: Literal["torch", "pytorch3d"] = "torch"

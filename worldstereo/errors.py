@@ -40,11 +40,14 @@ class WorldStereoError(Exception):
         allowed: str | None = None,
         fix: str | None = None,
     ) -> None:
-        self.what, self.where, self.got, self.allowed, self.fix = what, where, got, allowed, fix
-        parts = [f"{where}: {what}" if where else what]
-        parts += [f"got {got}"] if got else []
-        parts += [f"allowed: {allowed}"] if allowed else []
-        parts += [fix] if fix else []
+        self.what = _as_utf8(what)
+        self.where, self.got, self.allowed, self.fix = (
+            None if part is None else _as_utf8(part) for part in (where, got, allowed, fix)
+        )
+        parts = [f"{self.where}: {self.what}" if where else self.what]
+        parts += [f"got {self.got}"] if got else []
+        parts += [f"allowed: {self.allowed}"] if allowed else []
+        parts += [self.fix] if self.fix else []
         super().__init__("; ".join(parts))
 
     @property
@@ -61,6 +64,11 @@ class WorldStereoError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.fields)
+
+
+def _as_utf8(text: str) -> str:
+    """Escape what has no UTF-8 (a file's name may be any bytes): every message can be sent."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _rebuild(cls: type[WorldStereoError], fields: dict[str, str]) -> WorldStereoError:

@@ -134,8 +134,14 @@ def test_nine_points_are_enough():
 def test_values_that_are_no_depths_are_named(bad):
     depth = smooth_depth()
     depth[2, 4] = bad
+    valid, image = torch.ones(HEIGHT, WIDTH, dtype=torch.bool), torch.rand(3, HEIGHT, WIDTH)
     with pytest.raises(MediaError, match="row 2, column 4"):
-        lift_depth(torch.zeros(3, HEIGHT, WIDTH), depth, depth > 0, PINHOLE, torch.eye(4))
+        lift_depth(image, depth, valid, PINHOLE, torch.eye(4))
+    valid[2, 4] = False
+    lifted = lift_depth(image, depth, valid, PINHOLE, torch.eye(4))
+    depth[2, 4] = 0
+    expected = lift_depth(image, depth, valid, PINHOLE, torch.eye(4))
+    assert all(map(torch.equal, lifted, expected))
 
 
 def test_bad_cameras_are_refused():

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.models.tiny import BACKBONE, CONTROLNET, tiny_model
+from tests.models.tiny import BACKBONE, CONFIG, CONTROLNET, tiny_model
 from worldstereo.config import ModelConfig, Variant
 from worldstereo.models.checkpoint import load_transformer
 from worldstereo.models.transformer import WorldStereoTransformer
@@ -23,7 +23,7 @@ class Checkpoint:
     def __init__(self, root: Path, variant: Variant, **controlnet: Any) -> None:
         self.variant = variant
         self.config = ModelConfig.model_validate(
-            {"base_model": "base", "controlnet_cfg": CONTROLNET | controlnet}
+            CONFIG | {"controlnet_cfg": CONTROLNET | controlnet}
         )
         self.folder = root / variant
         self.transformer = root / "base" / "transformer"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.models.checkpoints import Checkpoint, is_backbone, write_shards
-from tests.models.tiny import BACKBONE, CONTROLNET, MEMORY
+from tests.models.tiny import BACKBONE, CONFIG, CONTROLNET, MEMORY
 from worldstereo.config import ModelConfig
 from worldstereo.errors import CheckpointError
 from worldstereo.models.source import (
@@ -23,6 +23,14 @@ from worldstereo.models.source import (
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "someone/model"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub's local cache, empty."""
+    folder = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    return folder
 
 
 def cache_snapshot(cache: Path, repository: str, source: Path) -> Path:
@@ -65,21 +73,21 @@ def test_what_is_neither_folder_nor_repository(name: str) -> None:
         resolve_folder(name, subfolder=MEMORY)
 
 
-def test_offline_without_a_copy_tells_what_to_type(tmp_path: Path) -> None:
+def test_offline_without_a_copy_tells_what_to_type(cache: Path) -> None:
+    cache.mkdir()
     with pytest.raises(CheckpointError) as caught:
-        resolve_folder(REPOSITORY, subfolder=MEMORY, local_files_only=True, cache_dir=tmp_path)
+        resolve_folder(REPOSITORY, subfolder=MEMORY, local_files_only=True)
     assert "on this machine" in caught.value.what
     assert caught.value.where == REPOSITORY
     assert f'hf download {REPOSITORY} --include "{MEMORY}/*"' in str(caught.value)
 
 
-def test_offline_with_a_copy_needs_no_network(tmp_path: Path) -> None:
+def test_offline_with_a_copy_needs_no_network(tmp_path: Path, cache: Path) -> None:
     Checkpoint(tmp_path / "source", MEMORY)
-    snapshot = cache_snapshot(tmp_path / "cache", REPOSITORY, tmp_path / "source")
-    offline = {"local_files_only": True, "cache_dir": tmp_path / "cache"}
-    assert resolve_folder(REPOSITORY, subfolder=MEMORY, **offline) == snapshot
+    snapshot = cache_snapshot(cache, REPOSITORY, tmp_path / "source")
+    assert resolve_folder(REPOSITORY, subfolder=MEMORY, local_files_only=True) == snapshot
     with pytest.raises(CheckpointError, match="worldstereo-camera") as caught:
-        resolve_folder(REPOSITORY, subfolder="worldstereo-camera", **offline)
+        resolve_folder(REPOSITORY, subfolder="worldstereo-camera", local_files_only=True)
     assert "hf download" in str(caught.value.fix)
 
 
@@ -94,22 +102,22 @@ def test_the_base_lies_beside_the_variant_or_elsewhere(tmp_path: Path) -> None:
         resolve_base(made.config, made.folder)
 
 
-def test_the_base_may_be_a_repository(tmp_path: Path) -> None:
+def test_the_base_may_be_a_repository(tmp_path: Path, cache: Path) -> None:
     made = Checkpoint(tmp_path / "source", MEMORY)
-    snapshot = cache_snapshot(tmp_path / "cache", "wan/base", tmp_path / "source" / "base")
+    snapshot = cache_snapshot(cache, "wan/base", tmp_path / "source" / "base")
     config = made.config.model_copy(update={"base_model": "wan/base"})
-    offline = {"local_files_only": True, "cache_dir": tmp_path / "cache"}
-    found = resolve_base(config, made.folder, subfolders=["transformer"], **offline)
+    parts = ["transformer"]
+    found = resolve_base(config, made.folder, subfolders=parts, local_files_only=True)
     assert found == snapshot
     absent = made.config.model_copy(update={"base_model": "wan/other"})
     with pytest.raises(CheckpointError) as caught:
-        resolve_base(absent, made.folder, subfolders=["transformer"], **offline)
+        resolve_base(absent, made.folder, subfolders=parts, local_files_only=True)
     assert caught.value.where == "wan/other"
 
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_base_weights_are_fetched_only_if_the_variant_lacks_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complete: bool
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, complete: bool
 ) -> None:
     made = Checkpoint(tmp_path / "source", MEMORY)
     base = {name: value for name, value in made.weights.items() if is_backbone(name)}
@@ -118,7 +126,7 @@ def test_base_weights_are_fetched_only_if_the_variant_lacks_some(
     write_shards(made.transformer, name, base | extra, 2)
     if not complete:
         made.write_variant({k: v for k, v in made.weights.items() if k != "proj_out.bias"})
-    snapshot = cache_snapshot(tmp_path / "cache", "wan/base", tmp_path / "source" / "base")
+    snapshot = cache_snapshot(cache, "wan/base", tmp_path / "source" / "base")
     wanted: list[list[str]] = []
 
     def record(repository: str, **arguments: object) -> str:
@@ -132,6 +140,23 @@ def test_base_weights_are_fetched_only_if_the_variant_lacks_some(
     resolve_base(config, made.folder, subfolders=["transformer"])
     weights = "transformer/*.json" if complete else "transformer/*"
     assert wanted == [["transformer/*.json"], [weights]]
+
+
+def test_of_a_repository_the_configuration_alone_can_be_fetched(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Checkpoint(tmp_path / "hub", MEMORY)
+    snapshot = cache_snapshot(cache, REPOSITORY, made.folder.parent)
+    wanted: list[list[str]] = []
+
+    def record(repository: str, *, allow_patterns: list[str], **options: object) -> str:
+        wanted.append(allow_patterns)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", record)
+    root = resolve_folder(REPOSITORY, subfolder=MEMORY, files="config.json")
+    assert read_model_config(root / MEMORY) == made.config
+    assert wanted == [[f"{MEMORY}/config.json"]]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +181,7 @@ def test_a_configuration_that_cannot_be_read(
 
 
 def test_a_wrong_field_is_shown_with_what_is_allowed(tmp_path: Path) -> None:
-    values = {"base_model": "base", "controlnet_cfg": CONTROLNET | {"num_heads": 0}}
+    values = CONFIG | {"controlnet_cfg": CONTROLNET | {"num_heads": 0}}
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError) as caught:
         read_model_config(tmp_path)
@@ -166,7 +191,7 @@ def test_a_wrong_field_is_shown_with_what_is_allowed(tmp_path: Path) -> None:
 
 
 def test_fields_of_other_programs_are_ignored(tmp_path: Path) -> None:
-    values = {"base_model": "base", "controlnet_cfg": CONTROLNET, "lr": 1e-5, "scale_map": [[8, 8]]}
+    values = CONFIG | {"lr": 1e-5, "scale_map": [[8, 8]]}
     (tmp_path / "config.json").write_text(json.dumps(values))
     config = read_model_config(tmp_path)
     assert isinstance(config, ModelConfig)

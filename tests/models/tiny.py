@@ -43,6 +43,13 @@ CONTROLNET: dict[str, Any] = {
     "main_camera_embedding": True,
     "camera_embedding_dim": 7,
 }
+# Of config.json, all that may not be absent.
+CONFIG: dict[str, Any] = {
+    "base_model": "base",
+    "nframe": 3,
+    "latent_cond_mode": "full_vae",
+    "controlnet_cfg": CONTROLNET,
+}
 CAMERA: Variant = "worldstereo-camera"
 MEMORY: Variant = "worldstereo-memory"
 FRAMES, HEIGHT, WIDTH = 3, 4, 6

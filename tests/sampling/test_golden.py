@@ -23,8 +23,12 @@ def test_recorded(name: str, cases: dict[str, Case]) -> None:
     assert cases[name].passed, cases[name]
 
 
+def test_the_timesteps_are_the_recorded_ones(cases: dict[str, Case]) -> None:
+    assert cases["dmd.timesteps"].passed, cases["dmd.timesteps"]
+
+
 def test_nothing_else_is_reported(cases: dict[str, Case]) -> None:
-    assert set(cases) == set(check_pipelines.read(FOLDER).expected)
+    assert set(cases) == {*check_pipelines.read(FOLDER).expected, "dmd.timesteps"}
 
 
 def test_a_folder_may_hold_a_part_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -35,5 +39,7 @@ def test_a_folder_may_hold_a_part_and_nothing_beside_it(tmp_path: Path) -> None:
     part = ("memory-dmd.frames", "vae.keyframe_frames")
     save_file({name: tensors[name] for name in part}, folder / "pipelines.safetensors")
     found = list(check_pipelines.check(folder, Options()))
-    assert {case.name for case in found} == {f"pipelines/{name}" for name in part}
+    assert {case.name for case in found} == {
+        f"pipelines/{name}" for name in (*part, "dmd.timesteps")
+    }
     assert all(case.passed for case in found)

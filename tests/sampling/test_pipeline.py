@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.utils import logging as transformers_logging
 
 from tests.conftest import ROOT
 from tests.sampling.clips import make_clip
@@ -249,6 +250,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ParameterError,
         r"prompt_embeds: .* got \[1, 512, 8\]; allowed: \[1, 512, 48\]",
     ),
+    "embedding that is no tensor": (
+        {"prompt": None, "prompt_embeds": np.zeros((1, 512, 48))},
+        ParameterError,
+        r"prompt_embeds: .* got ndarray; allowed: \[1, 512, 48\]",
+    ),
     "narrow image embedding": (
         {"image_embeds": torch.zeros(1, 257, 8)},
         ParameterError,
@@ -262,6 +268,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "guidance of the distilled": ({"guidance_scale": 5.0}, ParameterError, "without guidance"),
     "negative guidance": ({"guidance_scale": -1}, ParameterError, "guidance_scale: .* got -1"),
     "guidance that is no number": ({"guidance_scale": "5"}, ParameterError, "guidance_scale"),
+    "several generators": (
+        {"generator": [torch.Generator()]},
+        ParameterError,
+        "generator: .* got list",
+    ),
     "output type": ({"output_type": "pil"}, ParameterError, "allowed: pt, np, latent"),
     "noise of another size": (
         {"latents": torch.zeros(1, 16, 21, 8, 6)},
@@ -283,6 +294,15 @@ def test_a_call_refuses(
     arguments = {**call_arguments(make_clip(), distilled.variant), **changed}
     with pytest.raises(kind, match=says):
         distilled(**arguments)
+
+
+def test_numbers_may_be_numpys(distilled: WorldStereo) -> None:
+    arguments = call_arguments(make_clip(), distilled.variant)
+    arguments["latents"] = clip_noise(0, 0, (1, 16, 21, 4, 6), distilled.device)
+    plain = distilled(**arguments, num_inference_steps=1, output_type="latent").frames
+    arguments |= {"num_inference_steps": np.int64(1), "guidance_scale": np.float32(1)}
+    numpys = distilled(**arguments, output_type="latent").frames
+    assert torch.equal(torch.as_tensor(numpys), torch.as_tensor(plain))
 
 
 def test_a_clip_of_another_length_is_refused(distilled: WorldStereo) -> None:
@@ -334,6 +354,30 @@ def test_precisions_can_be_chosen() -> None:
     assert model.text_encoder.model.dtype == torch.bfloat16
     frames = model.generate(make_clip(), num_inference_steps=2)
     assert frames.shape == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("device", "gpu"),
+        ("device", "cuda:99"),
+        ("dtype", "bfloat16"),
+        ("dtype", torch.int8),
+        ("encoder_dtype", torch.int8),
+    ],
+)
+def test_an_unusable_device_or_precision_is_refused(where: str, value: object) -> None:
+    with pytest.raises(ParameterError, match="allowed: ") as caught:
+        WorldStereo.from_pretrained("worldstereo-tiny", **{"device": "cpu", where: value})
+    assert caught.value.where == where
+
+
+def test_loading_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    WorldStereo.from_pretrained("worldstereo-tiny", device="cpu")
+    assert capfd.readouterr() == ("", "")
+    # The bars of what others load are as they were.
+    list(transformers_logging.tqdm([1], desc="theirs"))
+    assert "theirs" in capfd.readouterr().err
 
 
 def test_an_unknown_variant_is_refused() -> None:

@@ -10,7 +10,9 @@ from diffusers import UniPCMultistepScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldstereo.config import ControlNetConfig, ModelConfig
+from worldstereo.config import ControlNetConfig, ModelConfig, published_steps
+from worldstereo.errors import CheckpointError
+from worldstereo.models.source import bundled_folder, read_model_config
 from worldstereo.sampling.schedules import DistilledSchedule, Schedule, UniPCSchedule
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "pipelines" / "pipelines.json"
@@ -42,13 +44,24 @@ def test_distilled_schedule_reads_its_numbers_from_the_configuration() -> None:
     config = ModelConfig(
         base_model="base",
         controlnet_cfg=controlnet,
+        nframe=21,
+        latent_cond_mode="full_vae",
         dmd_start_steps=100,
         dmd_end_steps=500,
+        dmd_steps=3,
         gen_shift=3.0,
     )
     timesteps = DistilledSchedule.from_config(config, 3).timesteps.tolist()
     expected = [1000 * 3 * s / (1 + 2 * s) for s in (1.0, 0.6, 0.2)]
     assert timesteps == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_distilled_configuration_without_its_numbers_is_refused() -> None:
+    folder = bundled_folder("worldstereo-tiny") / "worldstereo-memory-dmd"
+    incomplete = read_model_config(folder).model_copy(update={"gen_shift": None})
+    with pytest.raises(CheckpointError, match=r"config\.json: .*got no gen_shift"):
+        DistilledSchedule.from_config(incomplete, 4)
+    assert published_steps("worldstereo-camera", incomplete) == 40
 
 
 _SIZES = (

@@ -161,7 +161,7 @@ def unify_cameras(
     if len(references):
         check_cameras(references, "reference camera_from_world")
     every = torch.cat([targets, references]).double() @ invert_matrices(targets[:1])
-    centers = invert_matrices(every)[:, :3, 3]
+    centers = camera_centers(every)
     origin = _mean_center(centers[: len(targets)])
     centers = centers - origin
     first = float(centers[0].norm())

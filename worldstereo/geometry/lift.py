@@ -84,7 +84,7 @@ def lift_depth(
     Args:
         image: [3, H, W], colours in [-1, 1].
         depth: [H, W] float32 along the camera's z, in scene units; 0 = invalid.
-        valid: [H, W] bool; False = invalid too.
+        valid: [H, W] bool; False = invalid, whatever the depth.
         intrinsics: [3, 3] in pixels of H x W.
         camera_from_world: [4, 4] of the camera that took the image.
         contract: see ``contract_depth``.
@@ -96,16 +96,17 @@ def lift_depth(
 
     Raises:
         CameraError: a matrix is not finite or cannot be inverted.
-        MediaError: a negative or non-finite depth, or so few points that nothing could be
-            rendered from them.
+        MediaError: a negative or non-finite depth among the valid ones, or so few points that
+            nothing could be rendered from them.
     """
     height, width = depth.shape
     assert image.shape == (3, height, width), (image.shape, depth.shape)
     assert valid.shape == (height, width), (valid.shape, depth.shape)
     check_cameras(camera_from_world[None])
     check_intrinsics(intrinsics[None])
-    _check_depth(depth)
+    # What is not valid may be anything: estimators write infinity there.
     depth = torch.where(valid, depth, 0)
+    _check_depth(depth)
     usable = depth > 0
     share = float(usable.float().mean())
     if bool(usable.any()):

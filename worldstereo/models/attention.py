@@ -82,10 +82,9 @@ class RotaryPositions(WanRotaryPosEmbed):  # type: ignore[misc]  # diffusers has
         if ref_index is None:
             shape = torch.empty(1, 1, frames, height, width, device="meta")
             return cast(Rotary, super().forward(shape))
-        shape = torch.empty(1, 1, frames, height, 2 * width, device="meta")
-        _, rows, columns = (
-            n // p for n, p in zip((1, height, width), self.patch_size, strict=True)
-        )
+        _, patch_height, patch_width = self.patch_size
+        rows, columns = height // patch_height, width // patch_width
+        shape = torch.empty(1, 1, frames, height, 2 * columns * patch_width, device="meta")
         positions = [index + 1 for index in ref_index]
         target, reference = [], []
         for table in super().forward(shape):

@@ -235,7 +235,12 @@ def _check_fit(backbone: BackboneConfig, controlnet: ControlNetConfig) -> None:
             "dim",
             f"a multiple of 2 x num_heads = {2 * controlnet.num_heads}",
         ),
-        (controlnet.mid_channels % 8 == 0, "mid_channels", "a multiple of 8"),
+        (
+            controlnet.mid_channels >= 8
+            and controlnet.mid_channels % (controlnet.mid_channels // 8) == 0,
+            "mid_channels",
+            "8 or more, a multiple of its number of groups, mid_channels // 8",
+        ),
         (controlnet.add_channels > 1, "add_channels", "1 mask and 1 or more camera channels"),
     )
     for fits, field, allowed in rules:

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -83,31 +82,20 @@ def bundled_folder(name: str) -> Path:
     return Path(__file__).parent.parent / "bundled" / name
 
 
-@dataclass(frozen=True)
-class _Hub:
-    """How the Hugging Face Hub may be used."""
-
-    local_files_only: bool = False
-    revision: str | None = None
-    cache_dir: Path | None = None
-
-
 def resolve_folder(
     repo_or_folder: str | Path,
     *,
     subfolder: str | Sequence[str],
+    files: str = "*",
     local_files_only: bool = False,
-    revision: str | None = None,
-    cache_dir: Path | None = None,
 ) -> Path:
     """The folder that holds the wanted subfolders of a model, fetched if need be.
 
     Args:
         repo_or_folder: ``worldstereo-tiny``, a folder, or a repository on the Hugging Face Hub.
         subfolder: what is needed of it, such as ``worldstereo-memory-dmd``; no more is fetched.
+        files: which files of each subfolder are fetched, as a shell pattern.
         local_files_only: use what is on this machine; never the network.
-        revision: branch, tag or commit of the repository; None is its main branch.
-        cache_dir: where fetched files are kept; None is huggingface_hub's own choice.
 
     Returns:
         A folder in which every wanted subfolder exists.
@@ -123,18 +111,18 @@ def resolve_folder(
     elif name in BUNDLED:
         root = bundled_folder(name)
     else:
-        hub = _Hub(local_files_only, revision, cache_dir)
-        root = fetch(name, [f"{one}/*" for one in subfolders], hub)
+        patterns = [f"{one}/{files}" for one in subfolders]
+        root = fetch(name, patterns, local_files_only=local_files_only)
     return _with_subfolders(root, subfolders, name)
 
 
-def fetch(repo: str, patterns: Sequence[str], hub: _Hub) -> Path:
+def fetch(repo: str, patterns: Sequence[str], *, local_files_only: bool) -> Path:
     """Download what matches from a repository on the Hub, or find it in the local cache.
 
     Args:
         repo: repository, as ``owner/name``.
         patterns: shell patterns of the files wanted.
-        hub: how the Hub may be used.
+        local_files_only: use what is on this machine; never the network.
 
     Returns:
         The folder of the repository's snapshot; it may hold other files, too.
@@ -156,14 +144,12 @@ def fetch(repo: str, patterns: Sequence[str], hub: _Hub) -> Path:
     try:
         folder = snapshot_download(
             repo,
-            revision=hub.revision,
-            cache_dir=hub.cache_dir,
-            local_files_only=hub.local_files_only,
+            local_files_only=local_files_only,
             allow_patterns=list(patterns),
             ignore_patterns=list(_NOT_READ),
         )
     except (OSError, ValueError, httpx.HTTPError) as error:
-        where = "on this machine" if hub.local_files_only else "here or on the Hugging Face Hub"
+        where = "on this machine" if local_files_only else "here or on the Hugging Face Hub"
         raise CheckpointError(
             f"the model cannot be found {where}",
             where=repo,
@@ -180,8 +166,6 @@ def resolve_base(
     *,
     subfolders: Sequence[str] = BASE_SUBFOLDERS,
     local_files_only: bool = False,
-    revision: str | None = None,
-    cache_dir: Path | None = None,
 ) -> Path:
     """The folder of the base model that a variant's configuration names, fetched if need be.
 
@@ -194,8 +178,6 @@ def resolve_base(
         variant_folder: folder that ``config`` was read from.
         subfolders: parts of the base model that are needed.
         local_files_only: use what is on this machine; never the network.
-        revision: branch, tag or commit of the base repository.
-        cache_dir: where fetched files are kept; None is huggingface_hub's own choice.
 
     Returns:
         A folder in which every needed subfolder exists.
@@ -207,13 +189,14 @@ def resolve_base(
     for folder in (variant_folder.parent / name, Path(name).expanduser()):
         if name and folder.is_dir():
             return _with_subfolders(folder.resolve(), subfolders, name)
-    hub = _Hub(local_files_only, revision, cache_dir)
     patterns = [f"{one}/*" for one in subfolders]
     if "transformer" in subfolders:
-        base = fetch(name, ["transformer/*.json"], hub) / "transformer"
+        configs = ["transformer/*.json"]
+        base = fetch(name, configs, local_files_only=local_files_only) / "transformer"
         if _covers(variant_folder, base):
             patterns[patterns.index("transformer/*")] = "transformer/*.json"
-    return _with_subfolders(fetch(name, patterns, hub), subfolders, name)
+    root = fetch(name, patterns, local_files_only=local_files_only)
+    return _with_subfolders(root, subfolders, name)
 
 
 def read_model_config(folder: Path) -> ModelConfig:

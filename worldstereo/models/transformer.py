@@ -374,7 +374,7 @@ class MemoryTransformer(WorldStereoTransformer):
             return tokens
         rows = _given(camera_rows, name, None).to(self.compute_dtype)
         embedded = self.camera_embedding(rows).unsqueeze(2)
-        by_frame = tokens.view(len(tokens), rows.shape[1], -1, tokens.shape[-1])
+        by_frame = tokens.view(len(tokens), latents.shape[2], -1, tokens.shape[-1])
         return cast(Tensor, (by_frame + embedded).flatten(1, 2))
 
 

@@ -1,4 +1,4 @@
-"""What a caller may ask of a variant beside the clip: prompts, steps, guidance, kind of output.
+"""What a caller may ask for beside the clip: device, prompts, steps, guidance, kind of output.
 
 Owns the published defaults' use and the refusals of values out of range. The clip's own tensors
 are checked in ``inputs``.
@@ -7,11 +7,14 @@ are checked in ``inputs``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 import torch
 
 from worldstereo.config import (
+    MAX_GUIDANCE,
+    MAX_STEPS,
     ModelConfig,
     Variant,
     is_distilled,
@@ -23,9 +26,7 @@ from worldstereo.sampling.inputs import ClipInputs
 
 OutputType = Literal["pt", "np", "latent"]
 
-# Bounds of what a caller may ask for, as in SceneParameters.
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100
+PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,38 @@ class Prompts:
     guidance_scale: float | None
 
 
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device to compute on; for None the GPU where there is one, else the CPU.
+
+    Raises:
+        ParameterError: torch knows or finds no such device.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    # What torch raises for a name that it does not know, no driver, or a build without CUDA.
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ParameterError(
+            "there is no such device",
+            where="device",
+            got=f"{device!r}: {error}".partition("\n")[0],
+            allowed=f"cpu, or cuda where there is a GPU; torch sees {torch.cuda.device_count()}",
+        ) from error
+
+
+def usable_precision(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype.
+
+    Raises:
+        ParameterError: it is none that models compute in.
+    """
+    if dtype not in PRECISIONS:
+        allowed = ", ".join(str(precision) for precision in PRECISIONS)
+        raise ParameterError("an unusable precision", where=name, got=repr(dtype), allowed=allowed)
+    return dtype
+
+
 def denoising_steps(steps: int | None, variant: Variant, config: ModelConfig) -> int:
     """The number of steps, the published one for None.
 
@@ -56,14 +89,14 @@ def denoising_steps(steps: int | None, variant: Variant, config: ModelConfig) ->
     """
     if steps is None:
         return published_steps(variant, config)
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= MAX_STEPS:
         raise ParameterError(
             "a number of denoising steps out of range",
             where="num_inference_steps",
             got=repr(steps),
             allowed=f"1..{MAX_STEPS}",
         )
-    return steps
+    return int(steps)
 
 
 def used_guidance(scale: float | None, variant: Variant) -> float | None:
@@ -74,7 +107,7 @@ def used_guidance(scale: float | None, variant: Variant) -> float | None:
     """
     if scale is None:
         scale = published_guidance(variant)
-    elif not isinstance(scale, int | float) or not 0 <= scale <= MAX_GUIDANCE:
+    elif not isinstance(scale, Real) or not 0 <= scale <= MAX_GUIDANCE:
         raise ParameterError(
             "a guidance scale out of range",
             where="guidance_scale",
@@ -89,7 +122,7 @@ def used_guidance(scale: float | None, variant: Variant) -> float | None:
             allowed="none, or up to 1",
             fix="leave it out, or use worldstereo-memory",
         )
-    return scale if scale is not None and scale > 1 else None
+    return float(scale) if scale is not None and scale > 1 else None
 
 
 def one_prompt(

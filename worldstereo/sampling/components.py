@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
 
 from worldstereo.errors import CheckpointError
+from worldstereo.models.progress import without_progress_bars
+from worldstereo.models.source import shortened
 from worldstereo.sampling.encoders import ImageEncoder, TextEncoder
 from worldstereo.sampling.vae import KeyframeVAE
 
@@ -24,7 +26,6 @@ Part = TypeVar("Part")
 
 # What the libraries raise for a file that is missing, cut off or of another kind.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
-_NAMED = 5
 
 
 def load_vae(base: Path, device: torch.device) -> KeyframeVAE:
@@ -92,9 +93,10 @@ def _load(folder: Path, load: Callable[..., Part], **arguments: Any) -> Part:
 
 
 def _load_model(folder: Path, load: Callable[..., Any], **arguments: Any) -> Any:
-    model, report = _load(
-        folder, load, local_files_only=True, output_loading_info=True, **arguments
-    )
+    with without_progress_bars():
+        model, report = _load(
+            folder, load, local_files_only=True, output_loading_info=True, **arguments
+        )
     wrong = {
         kind: sorted(str(key) for key in report.get(kind) or ())
         for kind in ("missing_keys", "mismatched_keys", "error_msgs")
@@ -103,12 +105,11 @@ def _load_model(folder: Path, load: Callable[..., Any], **arguments: Any) -> Any
         raise CheckpointError(
             "weights that do not fit the part's config.json",
             where=str(folder),
-            got="; ".join(_listed(kind, keys) for kind, keys in wrong.items() if keys),
+            got="; ".join(
+                f"{kind.replace('_', ' ')}: {shortened(keys)}"
+                for kind, keys in wrong.items()
+                if keys
+            ),
             allowed="every weight present, in its shape",
         )
     return model.eval().requires_grad_(False)
-
-
-def _listed(kind: str, keys: list[str]) -> str:
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    return f"{kind.replace('_', ' ')}: {', '.join(keys[:_NAMED])}{more}"

@@ -8,13 +8,12 @@ cameras come from is the business of ``inputs``; text and image are embedded in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
-from worldstereo.config import ModelConfig
+from worldstereo.config import LatentCondMode, ModelConfig
 from worldstereo.errors import ParameterError
 from worldstereo.models.transformer import WorldStereoTransformer
 from worldstereo.sampling.arguments import Prompts
@@ -26,8 +25,6 @@ from worldstereo.sampling.inputs import (
     to_unit_range,
 )
 from worldstereo.sampling.vae import KeyframeVAE
-
-LatentCondMode = Literal["full_vae", "first_frame_only"]
 
 MASK_CHANNELS = 4
 # One latent frame stands for this many pixel frames in Wan (the first for one).
@@ -216,7 +213,7 @@ class ConditionEncoder:
         )
 
     def _text(self, text: str | torch.Tensor, name: str) -> torch.Tensor:
-        if isinstance(text, torch.Tensor):
+        if not isinstance(text, str):
             check_tensor(name, text, (1, TEXT_TOKENS, self._transformer.config.text_dim))
             return self._here(text)
         if self._text_encoder is None:

@@ -6,6 +6,7 @@ each other. Encoding them is the business of ``conditions``.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -145,7 +146,8 @@ def clip_inputs(clip: Clip, *, memory: bool) -> ClipInputs:
 
 
 def _tensor(array: Float32) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    # A copy: clips come to workers as read-only arrays, which torch does not wrap.
+    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 def check_inputs(inputs: ClipInputs, rules: InputRules) -> None:
@@ -171,7 +173,7 @@ def check_inputs(inputs: ClipInputs, rules: InputRules) -> None:
             fix="resize to one of the model's scale_map",
         )
     maps = rules.mask_downsample * (frames - 1) + 1
-    check_tensor("render_video", video, (1, 3, frames, height, width))
+    _check_pictures("render_video", video, (1, 3, frames, height, width))
     check_tensor("render_mask", inputs.render_mask, (1, 1, maps, height, width))
     check_tensor("camera_embedding", inputs.camera_embedding, (1, 6, maps, height, width))
     _check_references(inputs, rules)
@@ -195,7 +197,7 @@ def _check_references(inputs: ClipInputs, rules: InputRules) -> None:
         if not isinstance(video, torch.Tensor) or video.ndim != 5 or not video.shape[2]:
             _refuse_shape("reference_video", video, f"[1, 3, R, {height}, {width}] with R >= 1")
         count = video.shape[2]
-        check_tensor("reference_video", video, (1, 3, count, height, width))
+        _check_pictures("reference_video", video, (1, 3, count, height, width))
     index = reference_index(inputs)
     if len(index) != count or not all(0 <= entry <= frames - 2 for entry in index):
         raise ParameterError(
@@ -211,13 +213,37 @@ def _check_references(inputs: ClipInputs, rules: InputRules) -> None:
 
 
 def reference_index(inputs: ClipInputs) -> tuple[int, ...]:
-    """``ref_index`` as numbers; of the start frame as its own reference where none is given."""
+    """``ref_index`` as numbers; of the start frame as its own reference where none is given.
+
+    Raises:
+        ParameterError: it is no list of whole numbers.
+    """
     index = inputs.ref_index
     if index is None:
         return (0,) if inputs.reference_video is None else ()
     if isinstance(index, torch.Tensor):
         index = index.flatten().tolist()
-    return tuple(int(entry) for entry in index)
+    try:
+        return tuple(operator.index(entry) for entry in index)
+    except TypeError as error:
+        raise ParameterError(
+            "positions of references that are no list of whole numbers",
+            where="ref_index",
+            got=repr(inputs.ref_index),
+            allowed="one whole number for each reference",
+        ) from error
+
+
+def _check_pictures(name: str, value: torch.Tensor, shape: tuple[int, ...]) -> None:
+    check_tensor(name, value, shape)
+    if not value.is_floating_point():
+        raise ParameterError(
+            "pictures that are no floats",
+            where=name,
+            got=str(value.dtype),
+            allowed="floats in [-1, 1]",
+            fix="divide bytes by 127.5 and subtract 1",
+        )
 
 
 def check_tensor(name: str, value: torch.Tensor | None, shape: tuple[int, ...]) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import torch
 
+from worldstereo.errors import ParameterError
+
 
 def draw_noise(
     shape: Sequence[int], generator: torch.Generator | None, device: torch.device
@@ -24,7 +26,17 @@ def draw_noise(
         shape: of the latents, [1, 16, F, h, w].
         generator: advanced by one draw; None: the global generator of ``device``.
         device: where the noise is needed.
+
+    Raises:
+        ParameterError: the generator is none.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ParameterError(
+            "the noise needs one generator of torch's",
+            where="generator",
+            got=type(generator).__name__,
+            allowed="a torch.Generator or None",
+        )
     source = generator.device if generator is not None else device
     return torch.randn(tuple(shape), generator=generator, device=source, dtype=torch.float32).to(
         device

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from worldstereo.config import (
     ModelConfig,
     Variant,
     is_distilled,
+    published_steps,
     uses_memory,
     variant_named,
 )
@@ -34,6 +35,8 @@ from worldstereo.sampling.arguments import (
     check_size,
     denoising_steps,
     one_prompt,
+    usable_device,
+    usable_precision,
     used_guidance,
 )
 from worldstereo.sampling.components import (
@@ -109,7 +112,7 @@ class WorldStereo:
     @classmethod
     def from_pretrained(
         cls,
-        repo_or_folder: str,
+        repo_or_folder: str | Path,
         subfolder: str = "worldstereo-memory-dmd",
         *,
         local_files_only: bool = False,
@@ -129,19 +132,22 @@ class WorldStereo:
             encoder_dtype: of the text and image encoders.
 
         Raises:
-            ParameterError: ``subfolder`` is no published variant.
+            ParameterError: ``subfolder`` is no published variant; no such device or precision.
             CheckpointError: a file is missing, unreadable or does not fit.
         """
         variant = variant_named(PurePosixPath(subfolder).name)
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        precision = dtype or (torch.bfloat16 if place.type == "cuda" else torch.float32)
+        place = usable_device(device)
+        default = torch.bfloat16 if place.type == "cuda" else torch.float32
+        precision = usable_precision("dtype", default if dtype is None else dtype)
+        encoder_dtype = usable_precision("encoder_dtype", encoder_dtype)
         root = resolve_folder(
             repo_or_folder, subfolder=subfolder, local_files_only=local_files_only
         )
         folder = root / subfolder
         config = read_model_config(folder)
+        # What is wrong with the small parts shows before the long load.
+        published_steps(variant, config)
         base = resolve_base(config, folder, local_files_only=local_files_only)
-        # The small parts first: what is wrong with them shows before the long load.
         scheduler_config = load_scheduler_config(base)
         return cls(
             variant=variant,

@@ -92,7 +92,8 @@ class DistilledSchedule:
     @classmethod
     def from_config(cls, config: ModelConfig, steps: int) -> DistilledSchedule:
         """The schedule of a published config.json with this number of steps."""
-        return cls(config.dmd_start_steps, config.dmd_end_steps, steps, config.gen_shift)
+        published = config.distillation
+        return cls(published.start, published.end, steps, published.shift)
 
     @property
     def timesteps(self) -> torch.Tensor:
