@@ -30,7 +30,7 @@ from tests.memory.folders import (
     write_reconstruction,
     write_single_view,
 )
-from tests.memory.scenes import MeanColors
+from tests.memory.scenes import MeanColors, ready
 from worldstereo import scene as scene_module
 from worldstereo.config import SceneParameters
 from worldstereo.errors import GenerationError, ParameterError
@@ -38,7 +38,7 @@ from worldstereo.formats.clips import load_render
 from worldstereo.formats.manifest import verify_manifest
 from worldstereo.formats.scene_folder import read_scene
 from worldstereo.memory.stored_plan import input_digest
-from worldstereo.scene import SceneRun
+from worldstereo.scene import SceneRun, lifting_size, render_from_depth
 from worldstereo.types import UInt8
 
 
@@ -191,9 +191,51 @@ def test_a_single_view_is_rendered_from_its_depth(
     np.testing.assert_array_equal(generated(run.prepare(trajectory.id)), generated(clip))
 
 
+def test_a_floor_survives_a_small_working_size(single_view: Path, tmp_path: Path) -> None:
+    """At working size the floor below would be nothing but depth edges."""
+    folder = tmp_path / "floor"
+    shutil.copytree(single_view, folder)
+    height, width = 4 * IMAGE_SIZE[0], 4 * IMAGE_SIZE[1]
+    rows = np.arange(height)[:, None] + 0.5 - height / 4
+    floor = np.where(rows > 0, 1.2 * 320 / np.maximum(rows, 1), 6.0)
+    np.save(folder / "depth.npy", np.broadcast_to(np.minimum(floor, 6), (height, width)))
+    (trajectory,) = open_run(folder, tmp_path / "out").scene.trajectories
+    assert trajectory.start_image is not None
+    assert trajectory.depth is not None
+    cameras = trajectory.cameras[[0, 0]].resized(*SIZE)
+    video, holes = render_from_depth(trajectory.start_image, trajectory.depth, cameras, PARAMETERS)
+    # The same camera again: all that it sees is there, in the image's colours.
+    assert holes[1].mean() < 0.02
+    assert np.abs(video[1][~holes[1]].astype(int) - video[0][~holes[1]]).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("depth", "working", "size"),
+    [
+        ((720, 1080), (480, 768), (720, 1080)),
+        ((720, 1080), (128, 192), (720, 1080)),
+        ((240, 320), (480, 768), (480, 768)),
+        ((64, 96), (32, 48), (250, 375)),
+        ((2000, 3000), (480, 768), (836, 1254)),
+        ((2000, 3000), (1088, 1920), (1180, 1770)),
+    ],
+)
+def test_points_are_the_pixels_of_the_depth_map(
+    depth: tuple[int, int], working: tuple[int, int], size: tuple[int, int]
+) -> None:
+    assert lifting_size(depth, working) == size
+
+
+def test_an_output_that_is_no_folder_is_refused(reconstruction: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    for output in (tmp_path / "out", tmp_path / "out" / "scene"):
+        with pytest.raises(ParameterError, match="the output folder cannot be made"):
+            open_run(reconstruction, output)
+
+
 def test_the_camera_variant_has_no_memory(reconstruction: Path, tmp_path: Path) -> None:
     run = open_run(reconstruction, tmp_path / "out", variant="worldstereo-camera")
-    assert run.plan.ready(set()) == list(TRAJECTORIES)
+    assert ready(run.plan, set()) == list(TRAJECTORIES)
     assert run.prepare(TRAJECTORIES[3]).references is None
     run_all(run)
     resumed = open_run(reconstruction, tmp_path / "out", variant="worldstereo-camera")

@@ -16,6 +16,7 @@ One process at a time works on a folder, and one thread at a time on a ``SceneRu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,18 +27,14 @@ import torch
 
 from worldstereo.config import ModelConfig, SceneParameters, uses_memory
 from worldstereo.depth.provided import read_depth, resize_depth
-from worldstereo.errors import GenerationError
+from worldstereo.errors import GenerationError, ParameterError
+from worldstereo.formats.atomic import remove_leftovers
 from worldstereo.formats.clips import load_render
 from worldstereo.formats.images import read_image, resize_bicubic
 from worldstereo.formats.manifest import MANIFEST, write_manifest
-from worldstereo.formats.results import (
-    AXES,
-    read_trajectory,
-    remove_leftovers,
-    write_trajectory,
-)
+from worldstereo.formats.results import AXES, read_trajectory, write_trajectory
 from worldstereo.geometry.lift import lift_depth
-from worldstereo.geometry.render import point_renderer
+from worldstereo.geometry.render import RADIUS_NDC, point_renderer
 from worldstereo.memory.bank import MemoryBank
 from worldstereo.memory.features import ImageFeatures
 from worldstereo.memory.plan import ScenePlan, clip_cameras
@@ -51,6 +48,9 @@ from worldstereo.types import (
     TrajectoryInput,
     UInt8,
 )
+
+# What a depth map is lifted to at most: the renderer's time is linear in it.
+MAX_POINTS = 1 << 20
 
 
 class SceneRun:
@@ -108,7 +108,8 @@ class SceneRun:
             image_features: needed where more frames than ``max_reference`` are candidates.
 
         Returns:
-            The scene, ready to ``prepare`` what ``plan.ready(run.committed)`` names.
+            The scene, ready to ``prepare`` what depends on nothing, or on committed clips alone.
+            The order of ``plan.trajectories`` respects the dependencies.
 
         Raises:
             ParameterError: the folder holds results of something else; parameters outside
@@ -118,7 +119,7 @@ class SceneRun:
             MediaError: a committed clip or a start frame cannot be read.
             GenerationError: a committed clip in the folder is not of this scene.
         """
-        output.mkdir(parents=True, exist_ok=True)
+        _make_folder(output)
         plan = open_plan(scene, parameters, config, output, image_features)
         memory = uses_memory(parameters.variant)
         bank = MemoryBank(scene, plan, image_features) if memory else None
@@ -158,7 +159,7 @@ class SceneRun:
         trajectory = self.scene.trajectory(trajectory_id)
         start = self._start_image(trajectory)
         cameras = clip_cameras(trajectory, self.plan.nframe).resized(*self.scene.size)
-        video, holes = self._render(trajectory, cameras, start)
+        video, holes = self._render(trajectory, cameras)
         video, holes = video.copy(), holes.copy()
         video[0], holes[0] = start, False
         return Clip(
@@ -256,17 +257,15 @@ class SceneRun:
         assert trajectory.start_image is not None, trajectory.id
         return resize_bicubic(read_image(trajectory.start_image), self.scene.size).copy()
 
-    def _render(
-        self, trajectory: TrajectoryInput, cameras: Cameras, start: UInt8
-    ) -> tuple[UInt8, Bool]:
+    def _render(self, trajectory: TrajectoryInput, cameras: Cameras) -> tuple[UInt8, Bool]:
         """The clip's render and its holes, [F, height, width, 3] and [F, height, width]."""
         if trajectory.render is not None:
             return load_render(trajectory, self.scene.size, self.plan.nframe)
         if trajectory.id not in self._renders:
-            assert trajectory.depth is not None, f"{trajectory.id} has neither render nor depth"
-            self._renders[trajectory.id] = render_from_depth(
-                start, trajectory.depth, cameras, self.parameters
-            )
+            image, depth = trajectory.start_image, trajectory.depth
+            assert image is not None, trajectory.id
+            assert depth is not None, f"{trajectory.id} has neither render nor depth"
+            self._renders[trajectory.id] = render_from_depth(image, depth, cameras, self.parameters)
         return self._renders[trajectory.id]
 
     def _check_frames(self, trajectory_id: str, frames: UInt8, count: int) -> None:
@@ -295,6 +294,18 @@ class SceneRun:
         self._committed.add(trajectory_id)
 
 
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ParameterError(
+            "the output folder cannot be made",
+            where=str(output),
+            got=problem.strerror or type(problem).__name__,
+            allowed="a folder, or a place where one can be made",
+        ) from problem
+
+
 def _versions() -> dict[str, str]:
     packages = ("worldstereo-cluster", "torch", "diffusers", "transformers", "numpy", "av")
     found = {}
@@ -307,39 +318,58 @@ def _versions() -> dict[str, str]:
 
 
 def render_from_depth(
-    start: UInt8, depth: Path, cameras: Cameras, parameters: SceneParameters
+    image: Path, depth: Path, cameras: Cameras, parameters: SceneParameters
 ) -> tuple[UInt8, Bool]:
-    """Render what the start image shows of the other cameras' views.
+    """Render what a start image shows of the other cameras' views.
 
     Args:
-        start: [height, width, 3] uint8 at working size.
+        image: file of the start image, which the first camera took.
         depth: file of its depth map.
-        cameras: the clip's cameras at working size; the start image was taken by the first.
+        cameras: the clip's F cameras at working size.
         parameters: which renderer.
 
     Returns:
-        Render [F, height, width, 3] uint8 and holes [F, height, width] bool; frame 0 is the
-        start image without holes.
+        Render [F, height, width, 3] uint8 and holes [F, height, width] bool at working size;
+        frame 0 is the start image without holes.
 
     Raises:
         MediaError: the depth cannot be read, or gives too few points.
         MissingDependencyError: the renderer is not installed.
     """
     render = point_renderer(parameters.renderer)
-    height, width = start.shape[:2]
+    height, width = cameras.height, cameras.width
+    picture, depth_map = read_image(image), read_depth(depth)
+    size = lifting_size(depth_map.shape, (height, width))
     # The reader of the scene has checked that the map has the shape of the image as it was given.
-    depth_map = resize_depth(read_depth(depth), height, width)
-    camera_from_world = torch.from_numpy(cameras.camera_from_world)
-    intrinsics = torch.from_numpy(cameras.intrinsics)
+    depth_map = resize_depth(depth_map, *size)
     points, colors = lift_depth(
-        torch.from_numpy(start).permute(2, 0, 1) / 127.5 - 1,
+        torch.tensor(resize_bicubic(picture, size)).permute(2, 0, 1) / 127.5 - 1,
         torch.from_numpy(depth_map),
         torch.from_numpy(depth_map > 0),
-        intrinsics[0],
-        camera_from_world[0],
+        torch.from_numpy(cameras.resized(*size).intrinsics[0]),
+        torch.from_numpy(cameras.camera_from_world[0]),
     )
-    rendered = render(points, colors, camera_from_world[1:], intrinsics[1:], height, width)
+    camera_from_world = torch.from_numpy(cameras.camera_from_world[1:])
+    intrinsics = torch.from_numpy(cameras.intrinsics[1:])
+    rendered = render(points, colors, camera_from_world, intrinsics, height, width)
     values = ((rendered.rgb.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    video = torch.cat([torch.from_numpy(start)[None], values.permute(0, 2, 3, 1)])
-    holes = torch.cat([torch.zeros(1, height, width) > 0, rendered.hole_mask[:, 0] > 0.5])
-    return video.numpy(), holes.numpy()
+    start = resize_bicubic(picture, (height, width))
+    video = np.concatenate([start[None], values.permute(0, 2, 3, 1).numpy()])
+    seen = np.zeros((1, height, width), dtype=np.bool_)
+    holes = np.concatenate([seen, rendered.hole_mask[:, 0].numpy() > 0.5])
+    return video, holes
+
+
+def lifting_size(depth: tuple[int, ...], working: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the map whose pixels become points: the depth map's own.
+
+    Not the working size: in a small picture of a scene a floor is so steep from pixel to pixel
+    that it counts as a depth edge and is left out. A map is made larger where it has fewer pixels
+    than the working size, or where they lie further apart than a disk's radius, since holes would
+    open between the points; and smaller where it has more than ``MAX_POINTS``.
+    """
+    height, width = max(depth[0], working[0]), max(depth[1], working[1])
+    scale = max(1.0, 2 / RADIUS_NDC / min(height, width))
+    most = max(MAX_POINTS, working[0] * working[1])
+    scale = min(scale, math.sqrt(most / (height * width)))
+    return int(height * scale), int(width * scale)

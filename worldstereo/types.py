@@ -1,4 +1,4 @@
-"""The values that the engine's parts hand to each other: cameras, points, trajectories, clips.
+"""The values that the engine's parts hand to each other: cameras, trajectories, clips.
 
 Conventions, everywhere in this project: OpenCV axes (x right, y down, z forward);
 ``camera_from_world`` maps world to camera coordinates (w2c); intrinsics are in pixels of the
@@ -71,14 +71,6 @@ def concatenate_cameras(parts: Sequence[Cameras]) -> Cameras:
 
 
 @dataclass(frozen=True, eq=False)
-class PointCloud:
-    """Coloured points: ``xyz`` [P, 3] float32 in world coordinates, ``rgb`` [P, 3] uint8."""
-
-    xyz: Float32
-    rgb: UInt8
-
-
-@dataclass(frozen=True, eq=False)
 class BankFrame:
     """A frame that a scene's memory starts from: its id, its image file and its camera (N = 1)."""
 
@@ -99,6 +91,7 @@ class TrajectoryInput:
             the trajectory ``starts_after``.
         render, render_mask: the point-cloud render and its hole mask (videos); None when
             they are rendered from ``start_image`` and ``depth``.
+        render_frames: frames of ``render`` and of ``render_mask``; 0 when there are none.
         depth: depth map of ``start_image`` along z in the cameras' unit, or None.
     """
 
@@ -110,6 +103,7 @@ class TrajectoryInput:
     starts_after: str | None = None
     render: Path | None = None
     render_mask: Path | None = None
+    render_frames: int = 0
     depth: Path | None = None
 
     @property

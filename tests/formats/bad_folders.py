@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from tests.formats.bad_scene_table import (
     edit,
     nothing,
     panorama,
+    perspective,
     reconstruction,
     single_view,
 )
-from tests.scenes import picture, write_json
+from tests.scenes import make_pano_bank, picture, write_json
 from worldstereo.errors import CameraError, LayoutError, MediaError, ParameterError, PromptError
 
 
@@ -75,6 +77,47 @@ def no_trajectory(folder: Path) -> None:
 @case(reconstruction, LayoutError, "renders", "traj-up", "traj_up")
 def names_equal_but_for_hyphens(folder: Path) -> None:
     shutil.copytree(folder / UP, folder / "renders/traj-up")
+
+
+@case(reconstruction, LayoutError, "a name cannot be used", "'up\\ndown'", uploadable=False)
+def name_of_two_lines(folder: Path) -> None:
+    (folder / UP).rename(folder / "renders/up\ndown")
+
+
+@case(reconstruction, LayoutError, "renders", "'caf\\udce9'", uploadable=False)
+def name_that_is_not_utf8(folder: Path) -> None:
+    (folder / UP).rename(folder / "renders/caf\udce9")
+
+
+@case(reconstruction, LayoutError, "renders", "230 characters")
+def name_too_long_for_a_temporary_one(folder: Path) -> None:
+    (folder / UP).rename(folder / "renders" / ("up" * 115))
+
+
+@case(reconstruction, LayoutError, "renders", "the name of something else", "pano_bank")
+def name_of_the_start_frames(folder: Path) -> None:
+    (folder / UP).rename(folder / "renders/pano_bank")
+
+
+@case(perspective, LayoutError, "render_results", "the name of something else", "plan.json")
+def view_named_as_the_plan(folder: Path) -> None:
+    (folder / "render_results/view0").rename(folder / "render_results/plan.json")
+
+
+@case(perspective, LayoutError, "meta_info.json: scene_type", "'perspective'", "pano_bank/")
+def one_start_image_and_a_bank(folder: Path) -> None:
+    make_pano_bank(folder / "render_results/pano_bank", 2, SIZE)
+
+
+@case(perspective, LayoutError, "start_frame.png", "missing")
+def start_image_of_a_perspective_missing(folder: Path) -> None:
+    (folder / "start_frame.png").unlink()
+
+
+@case(reconstruction, LayoutError, "image.png", "no regular file", uploadable=False)
+def image_is_a_pipe(folder: Path) -> None:
+    (folder / "image.png").unlink()
+    os.mkfifo(folder / "image.png")
 
 
 @case(reconstruction, LayoutError, "image.png", "out of the scene folder", uploadable=False)
@@ -168,7 +211,7 @@ def scene_type_unknown(folder: Path) -> None:
     write_json(folder / "meta_info.json", {"scene_type": "mesh"})
 
 
-@case(reconstruction, LayoutError, "meta_info.json: scene_type", "'panorama'", "reconstruction")
+@case(reconstruction, LayoutError, "meta_info.json: scene_type", "'panorama'", "renders/")
 def scene_type_contradicts(folder: Path) -> None:
     write_json(folder / "meta_info.json", {"scene_type": "panorama"})
 
@@ -201,6 +244,12 @@ def depth_negative(folder: Path) -> None:
 @case(single_view, MediaError, "depth.npy", "no readable depth map")
 def depth_is_text(folder: Path) -> None:
     (folder / "depth.npy").write_text("3 metres or so")
+
+
+@case(single_view, MediaError, "depth.npy", "a broken .npy file")
+def depth_header_has_no_end(folder: Path) -> None:
+    data = (folder / "depth.npy").read_bytes()
+    (folder / "depth.npy").write_bytes(data.replace(b"(32, 48)", b"(32, 48 "))
 
 
 @case(single_view, MediaError, "depth.npy", "Python objects")

@@ -89,6 +89,11 @@ def prompt_is_a_number(folder: Path) -> None:
     write_json(folder / "prompt.json", {"prompt": 7})
 
 
+@case(reconstruction, PromptError, "prompt.json: prompt", "half a character", r"'\ud83d'")
+def prompt_is_half_a_character(folder: Path) -> None:
+    (folder / "prompt.json").write_text(r'{"prompt": "\ud83d"}')
+
+
 @case(reconstruction, PromptError, "prompt.json", "a list of 1")
 def prompt_is_a_list(folder: Path) -> None:
     write_json(folder / "prompt.json", ["a room"])

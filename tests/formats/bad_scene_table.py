@@ -10,12 +10,11 @@ from typing import Any
 
 from tests.scenes import (
     make_panorama,
+    make_perspective,
     make_reconstruction,
     make_single_view,
 )
-from worldstereo.errors import (
-    InputError,
-)
+from worldstereo.errors import InputError
 
 SIZE = (32, 48)
 Change = Callable[[Path], object]
@@ -60,6 +59,10 @@ def reconstruction(folder: Path) -> Path:
 def panorama(folder: Path) -> Path:
     views = {"view0": ("traj0",), "reconstruct_0": ("traj0", "traj1")}
     return make_panorama(folder, views, bank=3, size=SIZE)
+
+
+def perspective(folder: Path) -> Path:
+    return make_perspective(folder, {"view0": ("traj0",)}, size=SIZE)
 
 
 def single_view(folder: Path) -> Path:

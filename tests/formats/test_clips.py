@@ -1,7 +1,6 @@
 """Renders of a trajectory as a clip takes them."""
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,6 +42,7 @@ def trajectory(folder: Path, nframe: int, size: tuple[int, int]) -> TrajectoryIn
         start_image=None,
         render=folder / "render.mp4",
         render_mask=folder / "render_mask.mp4",
+        render_frames=nframe,
     )
 
 
@@ -84,10 +84,8 @@ def test_half_grey_is_where_holes_begin() -> None:
 def test_files_that_changed_since_they_were_read_are_errors(tmp_path: Path) -> None:
     clip = trajectory(tmp_path, 21, (32, 48))
     write_video(tmp_path / "render_mask.mp4", np.zeros((20, 32, 48, 3), np.uint8))
-    with pytest.raises(MediaError, match="21 frames and 20 masks"):
+    with pytest.raises(MediaError, match=r"render_mask\.mp4.*20 frames; allowed: at least 21"):
         load_render(clip, (32, 48), 21)
-    with pytest.raises(MediaError, match="equal numbers, at least 25"):
-        load_render(replace(clip, render_mask=clip.render), (32, 48), 25)
     (tmp_path / "render.mp4").write_text(json.dumps("gone"))
     with pytest.raises(MediaError, match=r"render\.mp4"):
         load_render(clip, (32, 48), 21)

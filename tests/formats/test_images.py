@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.scenes import picture
 from worldstereo.errors import MediaError
-from worldstereo.formats.images import image_size, read_image, resize_bicubic, write_png
+from worldstereo.formats.images import read_image, resize_bicubic, write_png
 from worldstereo.formats.limits import Limits
 
 sizes = st.tuples(st.integers(16, 40), st.integers(16, 40))
@@ -34,7 +34,6 @@ def test_content_decides_and_not_the_suffix(tmp_path: Path, kind: str) -> None:
     Image.fromarray(picture(3, (32, 48))).save(file, format=kind, quality=95)
     frame = read_image(file)
     assert frame.shape == (32, 48, 3)
-    assert image_size(file, "image.png") == (32, 48)
     assert np.abs(frame.astype(int) - picture(3, (32, 48))).mean() < 4
 
 

@@ -14,17 +14,14 @@ from hypothesis.extra.numpy import arrays
 from tests.scenes import intrinsics, path, picture
 from worldstereo.errors import LayoutError, MediaError
 from worldstereo.formats import results
+from worldstereo.formats.atomic import atomic_write_text, remove_leftovers
+from worldstereo.formats.manifest import read_manifest, verify_manifest, write_manifest
 from worldstereo.formats.results import (
     Reference,
-    atomic_write_text,
     camera_file,
     read_camera_file,
     read_frame,
-    read_manifest,
     read_trajectory,
-    remove_leftovers,
-    verify_manifest,
-    write_manifest,
     write_trajectory,
 )
 from worldstereo.formats.video import video_info
@@ -153,11 +150,13 @@ def test_leftovers_of_killed_writers_are_not_results(tmp_path: Path) -> None:
     (left / "frames").mkdir(parents=True)
     (left / "frames" / "0000.png").write_bytes(b"half")
     (tmp_path / ".plan.json.0123456789abcdef.tmp").write_text("{")
+    (tmp_path / ".of-someone-else.tmp").write_text("kept")
     write_manifest(tmp_path, {"name": "scene"})
-    assert all(".tmp" not in file.name for file in read_manifest(tmp_path)[1])
+    listed = [file.name for file in read_manifest(tmp_path)[1] if ".tmp" in file.name]
+    assert listed == [".of-someone-else.tmp"]
     verify_manifest(tmp_path)
     remove_leftovers(tmp_path)
-    assert not [p for p in tmp_path.rglob("*") if ".tmp" in p.name]
+    assert [p.name for p in tmp_path.rglob("*") if ".tmp" in p.name] == listed
     assert read_trajectory(tmp_path / "view0" / "traj0").frames.shape == (5, *SIZE, 3)
 
 
@@ -235,12 +234,28 @@ def test_any_changed_byte_is_found(
     verify_manifest(folder)
 
 
+def test_another_name_of_a_listed_file_beside_it_is_fine(tmp_path: Path) -> None:
+    manifest(tmp_path)
+    clip = tmp_path / "view0" / "traj0"
+    os.link(clip / "video.mp4", clip / "worldstereo-memory-dmd_result.mp4")
+    shutil.copy(clip / "video.mp4", clip / "copy.mp4")
+    verify_manifest(tmp_path)
+    with (clip / "copy.mp4").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(LayoutError, match=r"view0/traj0/copy\.mp4"):
+        verify_manifest(tmp_path)
+
+
 def test_what_a_manifest_does_not_forgive(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="not finished"):
         verify_manifest(tmp_path)
     file = manifest(tmp_path)
     (tmp_path / "extra.txt").write_text("surplus")
     with pytest.raises(LayoutError, match=r"extra\.txt"):
+        verify_manifest(tmp_path)
+    # Neither elsewhere in the folder nor changed is it another name of a listed file.
+    shutil.copy(tmp_path / "view0/traj0/video.mp4", tmp_path / "extra.txt")
+    with pytest.raises(LayoutError, match=r"extra\.txt.*1 such files"):
         verify_manifest(tmp_path)
     (tmp_path / "extra.txt").unlink()
     (tmp_path / "plan.json").unlink()

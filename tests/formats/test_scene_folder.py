@@ -1,6 +1,7 @@
 """read_scene: which layout a folder is in, and what comes out of each."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -243,6 +244,27 @@ def test_hidden_and_other_files_are_nothing(tmp_path: Path) -> None:
     (folder / "renders/empty").mkdir()
     (folder / "README.md").write_text("a scene")
     assert ids(read(folder)) == ["renders/traj_up"]
+
+
+def test_what_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_reconstruction(tmp_path / "s", ("traj_up",), size=SIZE)
+    stat, access = Path.stat, os.access
+
+    def closed_stat(path: Path, **options: bool) -> os.stat_result:
+        if path == folder / "renders/traj_up/camera.json":
+            raise PermissionError
+        return stat(path, **options)
+
+    def closed_access(path: Path, mode: int) -> bool:
+        return access(path, mode) and path != folder / "renders"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", closed_stat)
+        with pytest.raises(LayoutError, match=r"traj_up/camera\.json: it may not be read; got no"):
+            read(folder)
+    monkeypatch.setattr(os, "access", closed_access)
+    with pytest.raises(LayoutError, match="renders: it may not be read; got no permission"):
+        read(folder)
 
 
 def test_reading_twice_gives_the_same(tmp_path: Path) -> None:

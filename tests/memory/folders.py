@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.memory.scenes import MeanColors, random_cameras, random_clip
+from tests.memory.scenes import MeanColors, random_cameras, random_clip, ready
 from worldstereo.config import ControlNetConfig, ModelConfig, SceneParameters
 from worldstereo.formats.scene_folder import read_scene
 from worldstereo.formats.video import write_video
@@ -20,6 +20,7 @@ PARAMETERS = SceneParameters(seed=7, align_nframe=2, max_reference=2)
 CONFIG = ModelConfig(
     base_model="base",
     nframe=FRAMES,
+    latent_cond_mode="full_vae",
     scale_map=(SIZE,),
     controlnet_cfg=ControlNetConfig(
         dim=8,
@@ -152,9 +153,9 @@ def generated(clip: Clip) -> UInt8:
 def run_all(run: SceneRun) -> dict[str, UInt8]:
     """Generate everything that is not committed yet, in the order that is ready."""
     frames = {}
-    while ready := run.plan.ready(run.committed):
-        frames[ready[0]] = generated(run.prepare(ready[0]))
-        assert run.commit(ready[0], frames[ready[0]], {"attempt": 1})
+    while waiting := ready(run.plan, run.committed):
+        frames[waiting[0]] = generated(run.prepare(waiting[0]))
+        assert run.commit(waiting[0], frames[waiting[0]], {"attempt": 1})
     return frames
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from worldstereo.memory.plan import ScenePlan
 from worldstereo.types import (
     BankFrame,
     Cameras,
@@ -89,6 +91,16 @@ def random_clip(trajectory_id: str, frames: int, size: tuple[int, int] = SIZE) -
     """Noise frames that depend on the trajectory's name alone."""
     random = np.random.default_rng(list(trajectory_id.encode()))
     return random.integers(0, 256, (frames, *size, 3), dtype=np.uint8)
+
+
+def ready(plan: ScenePlan, committed: Collection[str]) -> list[str]:
+    """Trajectories not committed whose dependencies all are, in canonical order."""
+    return [
+        trajectory.id
+        for trajectory in plan.trajectories
+        if trajectory.id not in committed
+        and all(other in committed for other in trajectory.depends_on)
+    ]
 
 
 @dataclass

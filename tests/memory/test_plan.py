@@ -1,6 +1,7 @@
 """The plan: against a sequential simulation, its dependencies, its schedule."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.scene_job import chain_lengths
 from tests.golden import check_retrieval
-from tests.memory.scenes import NAMES, random_cameras, random_scene
+from tests.memory.scenes import NAMES, random_cameras, random_scene, ready
 from worldstereo.config import SceneParameters
 from worldstereo.errors import CameraError, ParameterError
 from worldstereo.memory import plan as plan_module
-from worldstereo.memory.plan import ScenePlan, keyframe_indices, plan_scene
+from worldstereo.memory.plan import ScenePlan, check_targets, keyframe_indices, plan_scene
 from worldstereo.memory.retrieval import frusta, score
 from worldstereo.types import BankFrame, SceneInput, TrajectoryInput
 
@@ -127,12 +129,14 @@ def test_a_plan_survives_json_to_the_bit() -> None:
 
 def rounds(plan: ScenePlan, replicas: int) -> int:
     """Rounds of list scheduling when every clip takes one."""
+    # The orchestrator's order: what most clips in a row wait for goes first.
+    urgency = chain_lengths(plan.trajectories)
     committed: set[str] = set()
     count = 0
     while len(committed) < len(plan.trajectories):
-        ready = plan.ready(committed)
-        assert ready
-        committed |= set(ready[:replicas])
+        waiting = sorted(ready(plan, committed), key=lambda name: -urgency[name])
+        assert waiting
+        committed |= set(waiting[:replicas])
         count += 1
     return count
 
@@ -140,16 +144,6 @@ def rounds(plan: ScenePlan, replicas: int) -> int:
 def test_list_scheduling_of_the_recorded_scene() -> None:
     plan = check_retrieval.GoldenScene(GOLDEN / "retrieval").plan
     assert [rounds(plan, replicas) for replicas in (1, 2, 4, 8)] == [33, 17, 9, 9]
-
-
-def test_ready_puts_the_longest_chain_first() -> None:
-    plan = check_retrieval.GoldenScene(GOLDEN / "retrieval").plan
-    chain = plan.chain_below()
-    assert max(chain.values()) == plan.critical_path == 9
-    first = plan.ready(set())
-    assert {plan.trajectory(name).level for name in first} == {1}
-    assert [chain[name] for name in first] == sorted((chain[n] for n in first), reverse=True)
-    assert plan.ready({trajectory.id for trajectory in plan.trajectories}) == []
 
 
 def test_keyframe_indices_equal_the_recorded_tables() -> None:
@@ -196,5 +190,8 @@ def test_targets_beyond_the_clip_are_refused() -> None:
         BankFrame(f"pano_bank/{i}", Path("x.png"), cameras[[i]]) for i in range(0, 60, 4)
     )
     scene = SceneInput("s", "panorama", Path(), (16, 24), starts, (trajectory,))
+    plan = plan_scene(scene, SceneParameters(align_nframe=2), 9)
     with pytest.raises(CameraError, match=r"a/b: too many cameras.*up to 36 cameras"):
-        plan_scene(scene, SceneParameters(align_nframe=2), 9)
+        check_targets(scene, plan)
+    alone = replace(scene, start_frames=starts[:1])
+    check_targets(alone, plan_scene(alone, SceneParameters(align_nframe=2), 9))

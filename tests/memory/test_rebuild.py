@@ -17,6 +17,7 @@ from tests.memory.folders import (
     run_all,
     write_reconstruction,
 )
+from tests.memory.scenes import ready
 from worldstereo import scene as scene_module
 from worldstereo.formats.manifest import verify_manifest
 
@@ -34,7 +35,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     run_all(whole)
     stopped = open_run(reconstruction, tmp_path / "stopped")
     for _ in range(stop):
-        name = stopped.plan.ready(stopped.committed)[-1]
+        name = ready(stopped.plan, stopped.committed)[-1]
         stopped.commit(name, generated(stopped.prepare(name)), {"attempt": 1})
     resumed = open_run(reconstruction, tmp_path / "stopped")
     assert resumed.plan == stopped.plan
@@ -118,8 +119,10 @@ def test_what_a_killed_writer_left_is_removed(reconstruction: Path, tmp_path: Pa
     run = open_run(reconstruction, tmp_path / "out")
     run_all(run)
     before = files(tmp_path / "out")
-    shutil.copytree(run.folder(TRAJECTORIES[0]), tmp_path / "out/renders/.traj_up.0123abcd.tmp")
-    (tmp_path / "out/.plan.json.0123abcd.tmp").write_text("{")
+    shutil.copytree(
+        run.folder(TRAJECTORIES[0]), tmp_path / "out/renders/.traj_up.0123456789abcdef.tmp"
+    )
+    (tmp_path / "out/.plan.json.0123456789abcdef.tmp").write_text("{")
     assert open_run(reconstruction, tmp_path / "out").committed == set(TRAJECTORIES)
     assert files(tmp_path / "out") == before
 

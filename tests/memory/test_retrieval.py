@@ -1,6 +1,8 @@
 """Scores and choices: recorded numbers, a slow twin, laws."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.golden import check_retrieval
-from tests.golden.report import Case, Options
+from tests.golden.report import Case, Options, attempt
 from tests.memory.scenes import random_cameras
 from worldstereo.memory.retrieval import (
     continuity,
@@ -46,6 +48,32 @@ def failed(cases: list[Case]) -> list[str]:
 )
 def test_recorded_numbers(check) -> None:  # type: ignore[no-untyped-def]
     assert failed(list(check(RETRIEVAL, Options()))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("rows", 4, "nearest", 3), "pano_bank/0000"),
+        (("rows", 4, "retrieved", 3), "pano_bank/0000"),
+        (("rows", 4, "ref_index", 0), 1),
+        (("rows", 9, "targets", "0", "1", 0), float("nan")),
+        (("rows", 9, "targets", "0", "1", 1), 12.5),
+        (("rows", 9, "depends_on"), []),
+        (("level", "view1/traj1"), 1),
+        (("max_reference",), 7),
+        (("rows",), []),
+    ],
+    ids=lambda part: str(part),
+)
+def test_altered_numbers_are_found(tmp_path: Path, path: tuple[str | int, ...], value) -> None:  # type: ignore[no-untyped-def]
+    content = json.loads((RETRIEVAL / "retrieval.json").read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (tmp_path / "retrieval.json").write_text(json.dumps(content))
+    shutil.copy(RETRIEVAL / "retrieval.safetensors", tmp_path)
+    assert failed(list(attempt("retrieval", check_retrieval.check_retrieval, tmp_path, Options())))
 
 
 def test_the_closest_call_of_the_recorded_scene_is_as_close_as_told() -> None:

@@ -6,11 +6,13 @@ Owns the temporary names and the flushing. Nothing here knows what is written.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
 
-TEMPORARY_SUFFIX = ".tmp"
+# Of ``temporary_sibling``; narrow, since what looks like this is removed.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -38,7 +40,9 @@ def remove_leftovers(folder: Path) -> None:
 
     Only when no other process writes there.
     """
-    for path in sorted(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
+    for path in sorted(folder.rglob(".*.tmp")):
+        if not _TEMPORARY.fullmatch(path.name):
+            continue
         if path.is_dir():
             shutil.rmtree(path)
         elif path.exists():
@@ -47,12 +51,12 @@ def remove_leftovers(folder: Path) -> None:
 
 def is_temporary(path: Path) -> bool:
     """Whether a path is, or lies in, something that is still being written."""
-    return any(part.startswith(".") and part.endswith(TEMPORARY_SUFFIX) for part in path.parts)
+    return any(_TEMPORARY.fullmatch(part) for part in path.parts)
 
 
 def temporary_sibling(path: Path) -> Path:
     """A new hidden name beside ``path``, for what will be renamed to it."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def flush(path: Path) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from worldstereo.errors import MediaError
 from worldstereo.formats.images import resize_bicubic
 from worldstereo.formats.limits import DEFAULT_LIMITS, Limits
-from worldstereo.formats.video import decoded, read_video
+from worldstereo.formats.video import read_video
 from worldstereo.types import Bool, TrajectoryInput, UInt8
 
 # Grey levels above this are holes: half of the range, since the masks' codec is lossy.
@@ -37,7 +36,7 @@ def load_render(
     """Decode the render and the hole mask of a trajectory that has them.
 
     Args:
-        trajectory: with ``render`` and ``render_mask`` of equal frame count.
+        trajectory: with ``render`` and ``render_mask`` of ``render_frames`` frames.
         size: working size (height, width).
         nframe: F, the keyframes of a clip.
         limits: bounds of the decoder.
@@ -49,22 +48,11 @@ def load_render(
         a generated frame.
 
     Raises:
-        MediaError: a video is broken, too short, or the two differ in number of frames.
+        MediaError: a video has changed since the scene was read: it is broken or too short.
     """
     assert trajectory.render is not None, trajectory.id
     assert trajectory.render_mask is not None, trajectory.id
-    frames, masks = (
-        sum(1 for _ in decoded(path, path.name, limits))
-        for path in (trajectory.render, trajectory.render_mask)
-    )
-    if frames != masks or frames < nframe:
-        raise MediaError(
-            "render and mask do not make a clip",
-            where=trajectory.id,
-            got=f"{frames} frames and {masks} masks",
-            allowed=f"equal numbers, at least {nframe}",
-        )
-    indices = thin(frames, nframe)
+    indices = thin(trajectory.render_frames, nframe)
     render = read_video(trajectory.render, limits=limits, indices=indices)
     mask = read_video(trajectory.render_mask, limits=limits, indices=indices)
     video = np.stack([resize_bicubic(frame, size) for frame in render])

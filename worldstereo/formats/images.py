@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from worldstereo.errors import MediaError
 from worldstereo.formats.limits import DEFAULT_LIMITS, Limits
@@ -33,6 +33,8 @@ def _open(path: Path, name: str, limits: Limits) -> Image.Image:
         ) from problem
     except (OSError, ValueError, SyntaxError) as problem:
         got = "an empty file" if path.stat().st_size == 0 else "a file of another kind"
+        if not isinstance(problem, UnidentifiedImageError):
+            got = str(problem)[:120]
         raise MediaError("no readable image", where=name, got=got, allowed=allowed) from problem
     width, height = image.size
     if width * height > limits.max_image_pixels or min(width, height) < limits.min_side:
@@ -53,12 +55,6 @@ def _open(path: Path, name: str, limits: Limits) -> Image.Image:
             allowed="8-bit grey, palette or RGB",
         )
     return image
-
-
-def image_size(path: Path, name: str, limits: Limits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """(height, width) of an image from its header; same errors as ``read_image``."""
-    with _open(path, name, limits) as image:
-        return image.height, image.width
 
 
 def read_image(path: Path, name: str | None = None, limits: Limits = DEFAULT_LIMITS) -> UInt8:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -41,18 +41,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_files(folder: Path) -> list[ManifestFile]:
-    """Every file under a folder but the manifest and unfinished ones, sorted by name."""
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.is_file() and not is_temporary(path.relative_to(folder))
-    }
-    found.pop(MANIFEST, None)
-    return [
-        ManifestFile(name=name, bytes=path.stat().st_size, sha256=sha256_of(path))
-        for name, path in sorted(found.items())
-    ]
+def _names(folder: Path) -> Iterator[str]:
+    """Every file under a folder but the manifest and unfinished ones."""
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        if path.is_file() and not is_temporary(relative) and relative != Path(MANIFEST):
+            yield relative.as_posix()
+
+
+def _described(folder: Path, name: str) -> ManifestFile:
+    path = folder / name
+    return ManifestFile(name=name, bytes=path.stat().st_size, sha256=sha256_of(path))
 
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> Path:
@@ -66,7 +65,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> Path:
         The path of the manifest.
     """
     assert not {"schema_version", "files"} & set(content), sorted(content)
-    files = [file.model_dump() for file in describe_files(folder)]
+    files = [_described(folder, name).model_dump() for name in sorted(_names(folder))]
     text = to_json({"schema_version": SCHEMA_VERSION, **content, "files": files})
     atomic_write_text(folder / MANIFEST, text)
     return folder / MANIFEST
@@ -101,11 +100,14 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], list[ManifestFile]]:
 def verify_manifest(folder: Path) -> dict[str, Any]:
     """Compare every file of a folder with its manifest.
 
+    A file that is not listed may lie beside a listed one of the same content: whoever fetched
+    the results gave it another name, as the published scripts know it.
+
     Returns:
         The manifest.
 
     Raises:
-        LayoutError: no manifest, a listed file that is missing, or one that is not listed.
+        LayoutError: no manifest, a listed file that is missing, or another one that is not listed.
         MediaError: a file's size or hash is another than the manifest's.
     """
     content, files = read_manifest(folder)
@@ -120,20 +122,27 @@ def verify_manifest(folder: Path) -> dict[str, Any]:
             raise LayoutError(
                 "a file of the manifest is missing", where=file.name, got="no such file"
             )
-        size, digest = path.stat().st_size, sha256_of(path)
-        if (size, digest) != (file.bytes, file.sha256):
+        found = _described(folder, file.name)
+        if found != file:
             raise MediaError(
                 "a file is not what the manifest says",
                 where=file.name,
-                got=f"{size} bytes, sha256 {digest}",
+                got=f"{found.bytes} bytes, sha256 {found.sha256}",
                 allowed=f"{file.bytes} bytes, sha256 {file.sha256}",
             )
     listed = {file.name for file in files}
-    surplus = [file.name for file in describe_files(folder) if file.name not in listed]
+    contents = {(PurePosixPath(file.name).parent, file.sha256) for file in files}
+    surplus = [
+        name
+        for name in sorted(_names(folder))
+        if name not in listed
+        and (PurePosixPath(name).parent, sha256_of(folder / name)) not in contents
+    ]
     if surplus:
         raise LayoutError(
             "the folder holds files that the manifest does not list",
             where=surplus[0],
             got=f"{len(surplus)} such files",
+            allowed="the listed files, and copies of them beside them under another name",
         )
     return content

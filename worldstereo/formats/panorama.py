@@ -13,15 +13,16 @@ from worldstereo.formats.images import IMAGE_SUFFIXES, read_image
 from worldstereo.formats.renders import (
     CAPTION,
     StartImage,
+    check_name,
     check_number,
     read_rendered_trajectory,
     read_start_image,
+    rejected_view,
     trajectory_folders,
     unique_ids,
     view_folders,
 )
 from worldstereo.formats.scene_files import SceneFiles
-from worldstereo.formats.validity import rejected_view
 from worldstereo.types import BankFrame, TrajectoryInput
 
 PANO_BANK, START_FRAME, PROMPT = "pano_bank", "start_frame.png", "prompt.json"
@@ -145,6 +146,7 @@ def read_pano_bank(files: SceneFiles, folder: str) -> tuple[BankFrame, ...]:
     for file in files.files(images_in):
         stem, dot, suffix = file.rpartition(".")
         if dot + suffix.lower() in IMAGE_SUFFIXES:
+            check_name(stem, images_in)
             if stem in images:
                 raise LayoutError(
                     "two start frames have one name",

@@ -59,6 +59,13 @@ def read_prompt(files: SceneFiles, names: Sequence[str]) -> str:
             got=repr(text[:40]),
             allowed="a description of the scene",
         )
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise PromptError(
+            "the prompt holds half a character",
+            where=where,
+            got=ascii(text)[:80],
+            allowed="text that has a form in UTF-8",
+        )
     if len(text) > files.limits.max_prompt_chars:
         raise PromptError(
             "the prompt is too long",

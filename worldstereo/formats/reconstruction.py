@@ -15,12 +15,12 @@ from worldstereo.formats.renders import (
     check_number,
     read_rendered_trajectory,
     read_start_image,
+    rejected_view,
     trajectory_folders,
     unique_ids,
     view_folders,
 )
 from worldstereo.formats.scene_files import SceneFiles
-from worldstereo.formats.validity import rejected_view
 from worldstereo.types import TrajectoryInput
 
 IMAGE, PROMPT, RENDERS, START_FRAME = "image.png", "prompt.json", "renders", "start_frame.png"
@@ -65,7 +65,8 @@ def read_perspective(
     Raises:
         LayoutError, CameraError, MediaError, PromptError: naming the file and what was found.
     """
-    start = read_start_image(files, START_FRAME if files.has_file(START_FRAME) else IMAGE)
+    old_name = files.has_file(IMAGE) and not files.has_file(START_FRAME)
+    start = read_start_image(files, IMAGE if old_name else START_FRAME)
     trajectories: list[TrajectoryInput] = []
     skipped: dict[str, str] = {}
     for view, folder in sorted(unique_ids(view_folders(files, views_in), views_in).items()):

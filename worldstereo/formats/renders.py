@@ -1,7 +1,8 @@
 """What the layouts have in common: start images, and trajectory folders with their renders.
 
 Owns the checks that tie one trajectory's files together: cameras, render, mask and start image
-must show the same instants in the same picture shape. Which folders there are is the layouts'.
+must show the same instants in the same picture shape; the names that ids are made of; and views
+that were rejected before generation. Which folders there are is the layouts'.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from worldstereo.formats.cameras import read_cameras
 from worldstereo.formats.canonical import id_part
 from worldstereo.formats.images import read_image
 from worldstereo.formats.prompts import read_prompt
-from worldstereo.formats.scene_files import SceneFiles
+from worldstereo.formats.scene_files import SceneFiles, describe_json
 from worldstereo.formats.video import video_info
 from worldstereo.types import Cameras, TrajectoryInput
 
@@ -25,6 +26,11 @@ RENDER, RENDER_MASK, CAMERAS, CAPTION = (
     "camera.json",
     "traj_caption.json",
 )
+VALID_ANALYSIS = "valid_analysis.json"
+# Names beside a result's views and trajectories: ids made of them would mean two things.
+RESERVED_NAMES = ("pano_bank", "plan.json", "manifest.json")
+# Bytes: names become file names with a temporary suffix, of which 255 bytes are allowed.
+MAX_NAME_BYTES = 200
 # Relative difference of two aspect ratios that rounding to whole pixels may make.
 ASPECT_TOLERANCE = 0.05
 
@@ -136,6 +142,7 @@ def read_rendered_trajectory(
         starts_after=starts_after,
         render=render,
         render_mask=mask,
+        render_frames=frames,
     )
 
 
@@ -185,11 +192,51 @@ def _check_counts(cameras: Cameras, frames: int, nframe: int, folder: str) -> No
         )
 
 
+def rejected_view(files: SceneFiles, view: str) -> str | None:
+    """Why a view is left out: its ``valid_analysis.json`` says anything but ``"valid": "yes"``.
+
+    Returns:
+        None to keep the view.
+
+    Raises:
+        LayoutError: the file is no JSON object.
+    """
+    name = f"{view}/{VALID_ANALYSIS}"
+    if not files.has_file(name):
+        return None
+    content = files.read_object(name, LayoutError)
+    if content.get("valid") == "yes":
+        return None
+    said = f"valid = {describe_json(content['valid'])}" if "valid" in content else "no field valid"
+    return f"{VALID_ANALYSIS} says {said}"
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a file's or folder's name that no id, file or address can be made of."""
+    if not name.isprintable() or len(name.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise LayoutError(
+            "a name cannot be used",
+            where=where,
+            got=f"{name[:40]!a}, {len(name)} characters",
+            allowed=f"printable characters, up to {MAX_NAME_BYTES} bytes in UTF-8",
+            fix="rename it",
+        )
+
+
 def unique_ids(folders: Sequence[str], where: str) -> dict[str, str]:
-    """Names in ids -> folder names; LayoutError when two folders would have one name."""
+    """Names in ids -> folder names; LayoutError when two would be one, or one cannot be used."""
     names: dict[str, str] = {}
     for folder in folders:
+        check_name(folder, where)
         name = id_part(folder)
+        if name in RESERVED_NAMES:
+            raise LayoutError(
+                "a view or trajectory has the name of something else",
+                where=where,
+                got=folder,
+                allowed=f"any name but {', '.join(RESERVED_NAMES)}",
+                fix="rename it",
+            )
         if name in names:
             raise LayoutError(
                 "two folders have one name, since hyphens count as underscores",

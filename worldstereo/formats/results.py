@@ -1,7 +1,7 @@
-"""Results out, and back in: a clip's folder, the manifest of a scene, whole or not at all.
+"""Results out, and back in: a clip's folder, whole or not at all.
 
-Owns the files of a generated clip and the hashes over a result folder. What is written first
-has a temporary name, is flushed to disk, and is renamed: a reader never sees half a file.
+Owns the files of a generated clip. What is written first has a temporary name, is flushed to
+disk, and is renamed: a reader never sees half a file.
 
 A clip's folder::
 
@@ -25,42 +25,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worldstereo.errors import LayoutError, MediaError
-from worldstereo.formats.atomic import (
-    atomic_write_bytes,
-    atomic_write_text,
-    flush,
-    flush_tree,
-    remove_leftovers,
-    temporary_sibling,
-)
+from worldstereo.formats.atomic import flush, flush_tree, temporary_sibling
 from worldstereo.formats.images import read_image, write_png
-from worldstereo.formats.manifest import (
-    SCHEMA_VERSION,
-    read_manifest,
-    to_json,
-    verify_manifest,
-    write_manifest,
-)
+from worldstereo.formats.manifest import SCHEMA_VERSION, to_json
 from worldstereo.formats.video import FPS, write_video
 from worldstereo.types import Cameras, Float32, References, UInt8
-
-__all__ = [
-    "CameraFile",
-    "Reference",
-    "TrajectoryResult",
-    "atomic_write_bytes",
-    "atomic_write_text",
-    "camera_file",
-    "frame_path",
-    "read_camera_file",
-    "read_frame",
-    "read_manifest",
-    "read_trajectory",
-    "remove_leftovers",
-    "verify_manifest",
-    "write_manifest",
-    "write_trajectory",
-]
 
 AXES = "OpenCV: x right, y down, z forward"
 VIDEO, FRAMES, CAMERAS, REFERENCES, GENERATION = (
@@ -154,6 +123,7 @@ def write_trajectory(
                 return False
             raise
         flush(folder.parent)
+        flush(folder.parent.parent)  # the view's folder may be new
         return True
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class SceneFiles:
         Raises:
             LayoutError: it does not exist or is no folder.
         """
-        if not folder.exists():
+        if not os.path.exists(folder):  # Path.exists raises without permission
             raise LayoutError(
                 "the scene folder does not exist",
                 where=str(folder),
@@ -69,13 +70,26 @@ class SceneFiles:
             )
         return path
 
+    def _kind(self, name: str) -> str:
+        """What ``name`` is, in words of an error."""
+        path = self._inside(name)
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return "no such file"
+        except PermissionError as problem:
+            raise _no_permission(name, LayoutError) from problem
+        if stat.S_ISREG(mode):
+            return "a file"
+        return "a folder" if stat.S_ISDIR(mode) else "no regular file"
+
     def has_file(self, name: str) -> bool:
         """Whether ``name`` is a file inside the scene folder; LayoutError when it leads out."""
-        return self._inside(name).is_file()
+        return self._kind(name) == "a file"
 
     def has_folder(self, name: str) -> bool:
         """Whether ``name`` is a folder inside the scene folder; LayoutError when it leads out."""
-        return self._inside(name).is_dir()
+        return self._kind(name) == "a folder"
 
     def file(
         self, name: str, what: str, error: type[InputError] = LayoutError, fix: str | None = None
@@ -88,32 +102,26 @@ class SceneFiles:
             error: class of the error for a missing file.
             fix: what to do when it is missing.
         """
-        path = self._inside(name)
-        if not path.is_file():
+        kind = self._kind(name)
+        if kind != "a file":
             raise error(
-                f"{what} is missing",
-                where=name,
-                got="a folder" if path.is_dir() else "no such file",
-                allowed=f"a file {name}",
-                fix=fix,
+                f"{what} is missing", where=name, got=kind, allowed=f"a file {name}", fix=fix
             )
-        _check_readable(path, name, error)
-        return path
+        _check_readable(self.root / name, name, error)
+        return self.root / name
 
     def folders(self, name: str = ".") -> list[str]:
         """Names of the folders in ``name``, sorted; those that start with a dot are left out."""
-        return [entry.name for entry in self._entries(name) if entry.is_dir()]
+        return [entry for entry in self._entries(name) if self.has_folder(f"{name}/{entry}")]
 
     def files(self, name: str = ".") -> list[str]:
         """Names of the files in ``name``, sorted; those that start with a dot are left out."""
-        return [entry.name for entry in self._entries(name) if entry.is_file()]
+        return [entry for entry in self._entries(name) if self.has_file(f"{name}/{entry}")]
 
-    def _entries(self, name: str) -> Iterator[Path]:
+    def _entries(self, name: str) -> Iterator[str]:
         folder = self._inside(name)
-        for entry in sorted(folder.iterdir(), key=lambda path: path.name):
-            if not entry.name.startswith("."):
-                self._inside(f"{name}/{entry.name}")
-                yield entry
+        _check_readable(folder, name, LayoutError)
+        yield from sorted(entry.name for entry in folder.iterdir() if entry.name[0] != ".")
 
     def read_json(self, name: str, error: type[InputError]) -> Any:
         """Parse a JSON file that is known to be there.
@@ -156,12 +164,16 @@ class SceneFiles:
 
 def _check_readable(path: Path, name: str, error: type[InputError]) -> None:
     if not os.access(path, os.R_OK):
-        raise error(
-            "the file may not be read",
-            where=name,
-            got="no permission",
-            allowed="a file that this process may read",
-        )
+        raise _no_permission(name, error)
+
+
+def _no_permission(name: str, error: type[InputError]) -> InputError:
+    return error(
+        "it may not be read",
+        where=name.removeprefix("./"),
+        got="no permission",
+        allowed="files and folders that this process may read",
+    )
 
 
 def describe_json(value: object) -> str:

@@ -170,21 +170,23 @@ def _layout(files: SceneFiles) -> tuple[Layout, str]:
         )
     form = next(iter(found))
     scene_type = _scene_type(files)
-    if form in ("views", "render_results"):
-        if scene_type is None:
-            banks = (PANO_BANK, f"{RESULTS}/{PANO_BANK}")
-            bank = form == "views" or any(files.has_folder(name) for name in banks)
-            scene_type = "panorama" if bank else "perspective"
-        layout: Layout = "panorama" if scene_type == "panorama" else "reconstruction"
-        return layout, "." if form == "views" else RESULTS
-    if scene_type == "panorama":
+    banks = [name for name in (PANO_BANK, f"{RESULTS}/{PANO_BANK}") if files.has_folder(name)]
+    views = form in ("views", "render_results")
+    looks_so = form == "views" or bool(banks)
+    panorama = looks_so if scene_type is None else scene_type == "panorama"
+    if (panorama and not views) or (banks and not panorama):
+        signs = dict.fromkeys([*found[form].split(", "), *(f"{name}/" for name in banks)])
         raise LayoutError(
             f"{META} contradicts the folder",
             where=f"{META}: scene_type",
-            got=f"'panorama' for a folder in the {form} layout ({found[form]})",
-            allowed="perspective",
+            got=f"{scene_type!r} for a folder with {', '.join(signs)}",
+            allowed="'panorama' for pano_bank/ and views, 'perspective' for one start image",
         )
-    return ("single_view", ".") if form == "single_view" else ("reconstruction", RENDERS)
+    if form == "single_view":
+        return "single_view", "."
+    if form == "reconstruction":
+        return "reconstruction", RENDERS
+    return "panorama" if panorama else "reconstruction", "." if form == "views" else RESULTS
 
 
 def _forms(files: SceneFiles) -> dict[Form, str]:

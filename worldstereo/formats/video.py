@@ -105,7 +105,10 @@ def decoded(path: Path, name: str, limits: Limits = DEFAULT_LIMITS) -> Iterator[
             size, or over the limits.
     """
     with _opened(path, name, limits) as (container, stream):
-        stream.codec_context.options = {"err_detect": "explode"}
+        # Twice the limit, since codecs count whole blocks: a frame that the header hid is refused
+        # before memory is taken for it.
+        most = str(2 * limits.max_frame_pixels)
+        stream.codec_context.options = {"err_detect": "explode", "max_pixels": most}
         count = 0
         try:
             for frame in container.decode(stream):
@@ -120,7 +123,9 @@ def decoded(path: Path, name: str, limits: Limits = DEFAULT_LIMITS) -> Iterator[
         except _DECODE_ERRORS as problem:
             if isinstance(problem, MediaError):
                 raise
-            raise _broken(name, f"an error after frame {count}: {str(problem)[:120]}") from problem
+            # Not the whole message of FFmpeg, which ends with the file's place on this machine.
+            why = getattr(problem, "strerror", None) or type(problem).__name__
+            raise _broken(name, f"an error after {count} frames: {why}") from problem
         if count < max(stream.frames, 1):
             raise _broken(name, f"{count} of {stream.frames} frames")
 

@@ -38,9 +38,9 @@ class Described:
     qualities: Real
 
 
-def reduced_references(
+def retrieved_again(
     plan: TrajectoryPlan, camera_from_world: Float32, images: Described, max_reference: int
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
+) -> tuple[str, ...]:
     """Choose ``max_reference`` of a trajectory's retrieved rows and retrieve among them again.
 
     Args:
@@ -50,7 +50,7 @@ def reduced_references(
         max_reference: how many rows are chosen.
 
     Returns:
-        Bank ids of the references in order of first use, and their ``ref_index``.
+        Bank id of each target 1..F-1, without bonus.
     """
     rows = select_rows(camera_from_world, images.features, images.qualities, max_reference)
     chosen = [plan.nearest[row] for row in rows]
@@ -58,7 +58,7 @@ def reduced_references(
     scores = np.array(plan.candidate_scores, dtype=np.float32)
     # In the order chosen, so that the first chosen of equals wins.
     best = scores[:, [column[frame_id] for frame_id in chosen]].argmax(axis=1)
-    return first_uses([chosen[number] for number in best])
+    return tuple(chosen[number] for number in best)
 
 
 class MemoryBank:
@@ -96,11 +96,6 @@ class MemoryBank:
                     self._cameras[frame_id] = cameras[[index]]
         self._wanted = wanted
 
-    @property
-    def added(self) -> frozenset[str]:
-        """Trajectories whose frames are in the memory."""
-        return frozenset(self._added)
-
     def __contains__(self, frame_id: str) -> bool:
         """Whether this frame's image is there to be a reference."""
         return frame_id in self._images
@@ -133,12 +128,13 @@ class MemoryBank:
         assert not missing, f"{trajectory_id} needs {missing}, which are not in the memory"
         ids, ref_index = plan.references, plan.ref_index
         if plan.reduced:
-            ids, ref_index = reduced_references(
+            retrieved = retrieved_again(
                 plan,
                 np.concatenate([self._cameras[i].camera_from_world for i in plan.nearest]),
                 self._describe(plan.nearest),
                 self._plan.parameters.max_reference,
             )
+            ids, ref_index = first_uses(retrieved)
         return References(
             ids=ids,
             frames=np.stack([self._images[frame_id] for frame_id in ids]),

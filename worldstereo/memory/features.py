@@ -74,13 +74,17 @@ class DinoFeatures:
         # The PIL processor whether torchvision is there or not: one result on every machine.
         from transformers import BitImageProcessorPil, Dinov2Model
 
+        from worldstereo.models.progress import without_progress_bars
+
+        local = self._local_files_only
         try:
-            processor = BitImageProcessorPil.from_pretrained(
-                self.source, local_files_only=self._local_files_only
-            )
-            network = Dinov2Model.from_pretrained(
-                self.source, local_files_only=self._local_files_only, dtype="float32"
-            )
+            with without_progress_bars():
+                processor = BitImageProcessorPil.from_pretrained(
+                    self.source, local_files_only=local
+                )
+                network = Dinov2Model.from_pretrained(
+                    self.source, local_files_only=local, dtype="float32"
+                )
         except (OSError, ValueError) as problem:
             raise CheckpointError(
                 "the network for image features cannot be loaded",

@@ -11,7 +11,7 @@ chosen among, where a plan leaves a choice, in bank.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -107,28 +107,6 @@ class ScenePlan(BaseModel):
     def critical_path(self) -> int:
         """Clips in the longest chain of dependencies."""
         return max((trajectory.level for trajectory in self.trajectories), default=0)
-
-    def ready(self, committed: Collection[str]) -> list[str]:
-        """Trajectories not committed whose dependencies all are, the longest chain first.
-
-        First comes what most clips in a row wait for, among equals the canonically earlier.
-        """
-        chain = self.chain_below()
-        waiting = [
-            trajectory
-            for trajectory in self.trajectories
-            if trajectory.id not in committed
-            and all(other in committed for other in trajectory.depends_on)
-        ]
-        return [plan.id for plan in sorted(waiting, key=lambda plan: -chain[plan.id])]
-
-    def chain_below(self) -> dict[str, int]:
-        """For each trajectory, the clips in the longest chain that starts with it."""
-        chain = {trajectory.id: 1 for trajectory in self.trajectories}
-        for trajectory in reversed(self.trajectories):
-            for other in trajectory.depends_on:
-                chain[other] = max(chain[other], chain[trajectory.id] + 1)
-        return chain
 
 
 def keyframe_indices(n_frames: int, align_nframe: int) -> tuple[int, ...]:
@@ -242,7 +220,6 @@ def plan_scene(scene: SceneInput, parameters: SceneParameters, nframe: int) -> S
 
     Raises:
         ParameterError: ``align_nframe`` is more than a clip can give.
-        CameraError: so many cameras that a target lies behind the clip's last frame.
     """
     bank = _planned_bank(scene, parameters.align_nframe, nframe)
     every_score = _scores(bank) if uses_memory(parameters.variant) else repeat(None)
@@ -253,7 +230,6 @@ def plan_scene(scene: SceneInput, parameters: SceneParameters, nframe: int) -> S
             retrieved = _Retrieved((), False, (), (), ())
         else:
             retrieved = _retrieve(trajectory, scores, bank, len(plans), parameters.max_reference)
-            _check_targets(trajectory, retrieved, nframe)
         before = {bank.owner_of[frame_id] for frame_id in retrieved.nearest} - {""}
         if trajectory.starts_after is not None:
             before.add(trajectory.starts_after)
@@ -305,16 +281,23 @@ def _retrieve(
     return _Retrieved(found, True, (), (), candidate_scores)
 
 
-def _check_targets(trajectory: TrajectoryInput, retrieved: _Retrieved, nframe: int) -> None:
-    """A reference belongs to a frame of the clip: every 4th of very many cameras is too many."""
-    # Where images choose, any retrieved row may become the first use of a reference.
-    rows = range(len(retrieved.nearest)) if retrieved.reduced else retrieved.ref_index
-    if max(rows, default=0) > nframe - 2:
-        raise CameraError(
-            "too many cameras to retrieve references for every 4th of them",
-            where=trajectory.id,
-            got=f"{len(trajectory.cameras)} cameras, of which {len(retrieved.nearest) + 1} are "
-            "targets",
-            allowed=f"up to {4 * nframe} cameras for clips of {nframe} frames",
-            fix="give fewer cameras along the path",
-        )
+def check_targets(scene: SceneInput, plan: ScenePlan) -> None:
+    """Refuse references of targets behind the clip: every 4th of very many cameras is too many.
+
+    A reference's place in the model is the clip's frame that uses it first.
+
+    Raises:
+        CameraError: naming the first such trajectory.
+    """
+    for trajectory in plan.trajectories:
+        # Where images choose, any retrieved row may become the first use of a reference.
+        rows = range(len(trajectory.nearest)) if trajectory.reduced else trajectory.ref_index
+        if max(rows, default=0) > plan.nframe - 2:
+            raise CameraError(
+                "too many cameras to retrieve references for every 4th of them",
+                where=trajectory.id,
+                got=f"{len(scene.trajectory(trajectory.id).cameras)} cameras, of which "
+                f"{len(trajectory.nearest) + 1} are targets",
+                allowed=f"up to {4 * plan.nframe} cameras for clips of {plan.nframe} frames",
+                fix="give fewer cameras along the path",
+            )

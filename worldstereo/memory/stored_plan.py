@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.errors import ParameterError
-from worldstereo.formats.results import atomic_write_text
+from worldstereo.formats.atomic import atomic_write_text
 from worldstereo.memory.features import ImageFeatures
-from worldstereo.memory.plan import ScenePlan, plan_scene
+from worldstereo.memory.plan import ScenePlan, check_targets, plan_scene
 from worldstereo.types import Cameras, SceneInput
 
 PLAN_FILE = "plan.json"
@@ -54,6 +54,7 @@ def open_plan(
         return plan
     _refuse_results_without_plan(scene, output)
     plan = plan_scene(scene, parameters, config.nframe)
+    check_targets(scene, plan)
     plan = plan.model_copy(update={"input_sha256": digest})
     # Before the plan is written: what cannot be generated leaves no trace in the folder.
     _require_features(plan, image_features)
