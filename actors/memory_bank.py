@@ -33,6 +33,7 @@ class BankSpec:
     """All that a memory bank is opened, and opened again, from.
 
     Attributes:
+        service: tells the services of one Ray cluster apart; names the actor, too.
         scene_id: names the actor.
         input: the scene's folder, already validated.
         depth: depth map that came beside it, or None.
@@ -44,6 +45,7 @@ class BankSpec:
         local_files_only: whether the Hub must not be asked.
     """
 
+    service: str
     scene_id: str
     input: Path
     depth: Path | None
@@ -164,7 +166,7 @@ class SceneBank:
         """The one actor of this scene in the cluster; blocks for a round trip or two."""
         remote = ray.remote(concurrency_groups={"control": 4})(MemoryBankActor)
         actor = remote.options(
-            name=f"scene-{spec.scene_id}",
+            name=_prefix(spec.service) + spec.scene_id,
             namespace=NAMESPACE,
             lifetime="detached",
             get_if_exists=True,
@@ -173,6 +175,19 @@ class SceneBank:
             num_cpus=num_cpus,
         ).remote(spec)
         return cls(actor)
+
+    @staticmethod
+    def scenes(service: str) -> set[str]:
+        """Ids of a service's scenes that have a memory bank; blocks for a round trip."""
+        named = ray.util.list_named_actors(all_namespaces=True)
+        names = [actor["name"] for actor in named if actor["namespace"] == NAMESPACE]
+        prefix = _prefix(service)
+        return {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+
+    @classmethod
+    def of_scene(cls, service: str, scene_id: str) -> SceneBank:
+        """The bank of a scene that has one; ValueError when it has gone."""
+        return cls(ray.get_actor(_prefix(service) + scene_id, namespace=NAMESPACE))
 
     async def open(self, epoch: str) -> OpenedScene:
         """As ``MemoryBankActor.open``."""
@@ -200,3 +215,7 @@ class SceneBank:
     def close(self) -> None:
         """End the process for good; what was committed stays on disk. Twice is harmless."""
         ray.kill(self.actor, no_restart=True)
+
+
+def _prefix(service: str) -> str:
+    return f"{service}-scene-"

@@ -244,7 +244,8 @@ class LocalCluster:
                 logging_level=logging.ERROR,
                 configure_logging=True,
                 _node_ip_address="127.0.0.1",
-                _temp_dir=str(self.run_folder),
+                # Ray opens its folder to everyone: it lies in one that is private.
+                _temp_dir=str(self.run_folder / "ray"),
             )
         except Exception as error:
             raise ClusterError(f"Ray did not start: {error}") from error

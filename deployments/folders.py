@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,11 @@ class SceneFolders:
     """All files of the service."""
 
     root: Path
+
+    @property
+    def service(self) -> str:
+        """A short name of the service that these files are of."""
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
 
     def scene(self, scene_id: str) -> SceneFolder:
         """The folder of a stored scene."""

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,7 @@ class Orchestrator:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._breaks: dict[str, int] = {}
         self._woken = asyncio.Event()
+        self._tidied = False
         # Serve runs constructors in the loop that serves requests.
         self._main = asyncio.get_running_loop().create_task(self._loop())
 
@@ -90,6 +92,9 @@ class Orchestrator:
         while True:
             self._woken.clear()
             try:
+                if not self._tidied:
+                    await asyncio.to_thread(self._close_forgotten_banks)
+                    self._tidied = True
                 await self._look()
             except Exception:
                 # The store may be away for a while; nothing is lost by looking again.
@@ -117,6 +122,14 @@ class Orchestrator:
                     self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
                 )
                 await self._take_up(scene_id)
+
+    def _close_forgotten_banks(self) -> None:
+        """End the banks of ended scenes whose orchestrator died before it could."""
+        unended = (SceneStatus.QUEUED, SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING)
+        service = self._spec.folders.service
+        for scene_id in SceneBank.scenes(service) - set(self._store.in_state(unended)):
+            with suppress(ValueError):  # it has gone by itself
+                SceneBank.of_scene(service, scene_id).close()
 
     async def _take_up(self, scene_id: str) -> None:
         record = await asyncio.to_thread(self._store.scene, scene_id)
@@ -163,6 +176,7 @@ class Orchestrator:
         folder = self._spec.folders.scene(record.id)
         parameters = engine_parameters(record.parameters)
         spec = BankSpec(
+            service=self._spec.folders.service,
             scene_id=record.id,
             input=folder.scene_input(),
             depth=folder.depth_file(),

@@ -111,7 +111,8 @@ class SceneJob:
             await self.give_up(error)
         else:
             await self._run_clips(record, memory, opened)
-            await memory.finish({key: str(state) for key, state in self._states.items()})
+            async with asyncio.timeout(self._context.settings.commit_timeout_s):
+                await memory.finish({key: str(state) for key, state in self._states.items()})
             await self._end()
             memory.close()
 

@@ -36,12 +36,14 @@ class Part:
 def model_config_of(
     settings: ModelSettings, variant: Variant, *, local_files_only: bool = False
 ) -> ModelConfig:
-    """A variant's config.json.
+    """A variant's config.json; of a repository that file alone is fetched.
 
     Raises:
         CheckpointError: it cannot be found, or is no configuration.
     """
-    root = resolve_folder(settings.source, subfolder=variant, local_files_only=local_files_only)
+    root = resolve_folder(
+        settings.source, subfolder=variant, files="config.json", local_files_only=local_files_only
+    )
     return read_model_config(root / variant)
 
 

@@ -1,14 +1,8 @@
 """What the actors' tests share: scenes that were read, and clips prepared from them."""
 
-import warnings
 from pathlib import Path
 
 import pytest
-
-with warnings.catch_warnings():
-    # Ray's own models use a form of pydantic's Field that pydantic warns about.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import ray.serve  # noqa: F401
 
 from tests import scenes
 from worldstereo.config import ModelConfig, SceneParameters

@@ -130,6 +130,7 @@ async def test_a_group_comes_up_whole_or_not_at_all(
 
 def bank_spec(kitchen: Path, output: Path, config: ModelConfig) -> BankSpec:
     return BankSpec(
+        service="tests",
         scene_id=output.name,
         input=kitchen,
         depth=None,
@@ -149,6 +150,8 @@ async def test_a_memory_bank_comes_back_from_disk(
     bank = SceneBank.get_or_create(spec, num_cpus=0.1)
     again = SceneBank.get_or_create(spec, num_cpus=0.1)
     assert again.actor._actor_id == bank.actor._actor_id
+    assert SceneBank.scenes("tests") == {"one"}
+    assert SceneBank.scenes("test") == set()
     opened = await bank.open("epoch")
     assert [clip.id for clip in opened.clips] == ["renders/traj_eloop", "renders/traj_up"]
     assert opened.clips[1].depends_on == ("renders/traj_eloop",)

@@ -28,15 +28,13 @@ from tests.client.stub_server import serving
 from tests.formats.bad_scenes import CASES, BadScene
 from tests.scenes import make_reconstruction
 from worldstereo.config import ModelConfig, Variant
-from worldstereo.formats.results import write_manifest, write_trajectory
+from worldstereo.formats.manifest import write_manifest
+from worldstereo.formats.results import write_trajectory
 from worldstereo.models.source import bundled_folder, read_model_config
 from worldstereo.types import Cameras
 
 if TYPE_CHECKING:
     from deployments.api import Backend
-
-# Ray's own models warn while they are imported.
-pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`")
 
 VARIANT: Variant = "worldstereo-memory-dmd"
 TRAJECTORIES = ("renders/traj_up", "renders/traj_right")

@@ -1,15 +1,9 @@
 """What the service's tests share: the bundled model's configuration, a store, a scene."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-with warnings.catch_warnings():
-    # Ray's own models use a form of pydantic's Field that pydantic warns about.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import ray.serve  # noqa: F401
 
 from deployments.store import Store
 from deployments.tables import sqlite_url

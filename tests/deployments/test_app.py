@@ -1,24 +1,20 @@
 """The application graph, without a cluster: what Serve would be told."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
+from ray.serve import Application
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+from ray.serve._private.build_app import build_app as unfold
+from ray.serve.schema import ServeDeploySchema
 
 from configs import AppArgs, ModelSettings, load_cluster, load_model, shipped
 from configs.settings import AutoscalingSettings, GeneratorSettings
 from deployments.app import build_app, required_resources
 from worldstereo.errors import CheckpointError, ParameterError
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from ray.serve import Application
-    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
-    from ray.serve._private.build_app import build_app as unfold
-    from ray.serve.schema import ServeDeploySchema
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
 
 import numpy as np
@@ -157,7 +158,7 @@ def _read_npy(path: Path, name: str) -> Float64:
     try:
         # Mapped: a header that claims more than the file holds allocates nothing.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, TokenError) as error:
         raise _unusable(name, f"a broken .npy file: {error}") from error
     if not np.issubdtype(array.dtype, np.floating):
         raise MediaError(
@@ -249,6 +250,7 @@ def _read_scale(path: Path, name: str) -> PngScale:
         raise MediaError(
             f"the unit of the depth map is unusable: {problem['msg']}",
             where=f"{path.name}, field {field}" if field else path.name,
+            got=f"{problem['input']!r}"[:80],
             allowed=f"unit: {', '.join(UNITS)}; scale > 0; encoding: uint16 or float16",
         ) from error
 
