@@ -81,12 +81,16 @@ def keep_replicas_on_loopback() -> None:
 def _socket_inodes(pid: int) -> list[str]:
     inodes = []
     try:
-        for descriptor in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(descriptor.path)
-            if target.startswith("socket:["):
-                inodes.append(target[len("socket:[") : -1])
-    except OSError:  # the process or the descriptor has gone
-        return inodes
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:  # the process has gone, or belongs to somebody else
+        return []
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        except OSError:  # closed since the folder was listed
+            continue
+        if target.startswith("socket:["):
+            inodes.append(target[len("socket:[") : -1])
     return inodes
 
 

@@ -92,7 +92,9 @@ def _walk(
     folder: Path, root: Path, prefix: str, parents: tuple[Path, ...]
 ) -> Iterator[tuple[str, Path]]:
     parents = (*parents, folder.resolve())
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         path = folder / entry.name
