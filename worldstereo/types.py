@@ -71,6 +71,28 @@ def concatenate_cameras(parts: Sequence[Cameras]) -> Cameras:
 
 
 @dataclass(frozen=True, eq=False)
+class PointCloud:
+    """Coloured points.
+
+    Args:
+        points: [P, 3] float32 in world coordinates, P >= 0.
+        colors: [P, 3] uint8 RGB.
+    """
+
+    points: Float32
+    colors: UInt8
+
+    def __post_init__(self) -> None:
+        assert self.points.shape == self.colors.shape == (len(self.points), 3), self.points.shape
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: slice | Bool | NDArray[np.intp]) -> PointCloud:
+        return PointCloud(self.points[index], self.colors[index])
+
+
+@dataclass(frozen=True, eq=False)
 class BankFrame:
     """A frame that a scene's memory starts from: its id, its image file and its camera (N = 1)."""
 
