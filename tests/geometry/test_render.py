@@ -99,13 +99,15 @@ def test_no_points_make_holes():
     assert (render(cloud).hole_mask == 1).all()
 
 
-def test_chunks_and_threads_do_not_change_a_bit():
+def test_chunks_frames_at_once_and_threads_do_not_change_a_bit():
     cloud = random_cloud(5, 3000, 40, 60)
     options = {"radius_ndc": 0.11, "points_per_pixel": 7}
     expected = render(cloud, **options)
     assert 0 < expected.hole_mask.mean() < 0.9
     for candidates in (1, 1000, 12345, 10**7):
         assert_equal(render(cloud, **options, candidates_per_chunk=candidates), expected)
+    for frames in (1, 2, 100):
+        assert_equal(render(cloud, **options, frames_at_once=frames), expected)
     threads = torch.get_num_threads()
     try:
         for count in (1, 3):

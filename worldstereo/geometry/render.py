@@ -5,14 +5,15 @@ PyTorch3D lies in render_pytorch3d.py and is imported only when it is asked for.
 
 Linear in the number of points: they are sorted by depth once, each disk is tested against the
 few pixels of its window, the hits are bucketed by pixel with a stable sort, and every pixel's
-k-th hits are blended at once, front to back. All sums that have an order are element-wise or
-follow the list of points, so the images are the same to the bit for any chunk size and any
-number of threads, on the CPU and on a GPU.
+k-th hits are blended at once, front to back. A GPU does so for many frames at a time: points of
+two frames share no pixel, so one sort by depth serves all. All sums that have an order are
+element-wise or follow the list of points, so the images are the same to the bit for any chunk
+size, any number of frames at a time and any number of threads, on the CPU and on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -26,8 +27,9 @@ from worldstereo.geometry.projection import project_points
 # Disk radius and layers at product size (spec "Rendering points").
 RADIUS_NDC = 0.008
 POINTS_PER_PIXEL = 20
-# Pixels of disk windows that are tested at a time; bounds the memory, changes no value.
-CANDIDATES_PER_CHUNK = 1_000_000
+# Pixels of disk windows that are tested at a time; bounds the memory, changes no value. A CPU
+# wants them in its cache, a GPU wants all its cores busy (about 40 bytes each).
+CANDIDATES_PER_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
 # ``nearest_z`` where no point covers the pixel.
 HOLE_Z = -1.0
 
@@ -90,7 +92,8 @@ def render_points(
     *,
     radius_ndc: float = RADIUS_NDC,
     points_per_pixel: int = POINTS_PER_PIXEL,
-    candidates_per_chunk: int = CANDIDATES_PER_CHUNK,
+    candidates_per_chunk: int | None = None,
+    frames_at_once: int | None = None,
 ) -> PointRender:
     """Render coloured points as disks (spec "Rendering points").
 
@@ -108,7 +111,10 @@ def render_points(
         width: columns W.
         radius_ndc: disk radius r, where the image's shorter side spans [-1, 1].
         points_per_pixel: K.
-        candidates_per_chunk: pixels of disk windows that are tested at a time.
+        candidates_per_chunk: pixels of disk windows that are tested at a time; None: what
+            suits the device.
+        frames_at_once: frames that are rendered together; None: one on a CPU, on a GPU as many
+            as fill a chunk.
 
     Returns:
         The renders on the points' device.
@@ -122,20 +128,25 @@ def render_points(
     )
     points, colors = points.float(), colors.float()
     radius = radius_ndc * min(height, width) / 2
+    window, kind = _window(radius) ** 2, points.device.type
+    candidates = candidates_per_chunk or CANDIDATES_PER_CHUNK.get(kind, 1 << 20)
+    fitting = 1 if kind == "cpu" else candidates // (window * max(1, len(points)))
+    most = (2**31 - 1) // (height * width)  # pixels are counted in 32 bits
+    count = min(frames_at_once or max(1, fitting), most, max(1, len(camera_from_world)))
+    # Their numbers are read one by one, which would wait for a GPU each time.
+    cameras = list(zip(camera_from_world.cpu(), intrinsics.cpu(), strict=True))
     canvases = []
-    for camera, pixels_from_camera in zip(camera_from_world, intrinsics, strict=True):
-        canvas = _Canvas(height, width, points.device)
-        projected = _project(points, camera, pixels_from_camera, height, width, radius)
-        for part in projected.chunks(max(1, candidates_per_chunk // _window(radius) ** 2)):
-            _blend(canvas, _disk_hits(part, height, width, radius), colors, points_per_pixel)
-        canvases.append(canvas)
-    return PointRender(
-        torch.stack([canvas.rgb.T.reshape(3, height, width) for canvas in canvases]),
-        torch.stack(
-            [(canvas.layers == 0).float().reshape(1, height, width) for canvas in canvases]
-        ),
-        torch.stack([canvas.nearest_z.reshape(1, height, width) for canvas in canvases]),
-    )
+    for i in range(0, len(cameras), count):
+        group = cameras[i : i + count]
+        canvas = _Canvas(len(group), height, width, points.device)
+        projected = _project(points, group, height, width, radius)
+        for part in projected.chunks(max(1, candidates // window)):
+            hits = _disk_hits(part, height, width, radius)
+            _blend(canvas, hits, colors, points_per_pixel)
+        canvases.append(canvas.images())
+    if not canvases:
+        canvases.append(_Canvas(0, height, width, points.device).images())
+    return PointRender(*(torch.cat(parts) for parts in zip(*canvases, strict=True)))
 
 
 def check_render_arguments(
@@ -174,38 +185,52 @@ def check_render_arguments(
 
 @dataclass(frozen=True, eq=False)
 class _Projected:
-    """Points whose disks may touch the image, nearest first; ties in the order of the list."""
+    """Points whose disks may touch an image, nearest first; ties in the order of the list."""
 
     index: Tensor  # [V] int64, position in the list of points
+    frame: Tensor  # [V] int32, which of the images
     z: Tensor  # [V] float32
     u: Tensor  # [V] float64, pixels
     v: Tensor  # [V] float64
 
     def chunks(self, size: int) -> Iterator[_Projected]:
         for i in range(0, len(self.index), size):
-            part = slice(i, i + size)
-            yield _Projected(self.index[part], self.z[part], self.u[part], self.v[part])
+            yield self.select(slice(i, i + size))
+
+    def select(self, which: Tensor | slice) -> _Projected:
+        return _Projected(
+            self.index[which], self.frame[which], self.z[which], self.u[which], self.v[which]
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class _Hits:
     """Pixels that lie within disks, ordered by pixel, then by depth as the points were."""
 
-    pixel: Tensor  # [N] int32, row-major
+    pixel: Tensor  # [N] int32, frame by frame in row order
     index: Tensor  # [N] int64, position in the list of points
     z: Tensor  # [N] float32
     weight: Tensor  # [N] float32, 1 - d^2 / r^2
 
 
 class _Canvas:
-    """One image while it is blended; its pixels in row order."""
+    """Images while they are blended; their pixels frame by frame in row order."""
 
-    def __init__(self, height: int, width: int, device: torch.device) -> None:
-        pixels = height * width
+    def __init__(self, frames: int, height: int, width: int, device: torch.device) -> None:
+        self._size = frames, height, width
+        pixels = frames * height * width
         self.rgb = torch.zeros(pixels, 3, device=device)
         self.transmittance = torch.ones(pixels, device=device)
         self.nearest_z = torch.full((pixels,), HOLE_Z, device=device)
         self.layers = torch.zeros(pixels, dtype=torch.int64, device=device)
+
+    def images(self) -> tuple[Tensor, Tensor, Tensor]:
+        """rgb, hole_mask and nearest_z as ``PointRender`` has them."""
+        frames, height, width = self._size
+        single = (frames, 1, height, width)
+        rgb = self.rgb.reshape(frames, height, width, 3).permute(0, 3, 1, 2).contiguous()
+        hole_mask = (self.layers == 0).float().reshape(single)
+        return rgb, hole_mask, self.nearest_z.reshape(single)
 
 
 def _window(radius: float) -> int:
@@ -215,27 +240,30 @@ def _window(radius: float) -> int:
 
 def _project(
     points: Tensor,
-    camera_from_world: Tensor,
-    intrinsics: Tensor,
+    cameras: Sequence[tuple[Tensor, Tensor]],
     height: int,
     width: int,
     radius: float,
 ) -> _Projected:
-    u, v, z = project_points(points, camera_from_world, intrinsics)
-    # Rounded before the sort, so that depths which differ in float64 noise alone are ties.
-    z = z.float()
-    inside_x = (u > -radius) & (u < width + radius)
-    inside_y = (v > -radius) & (v < height + radius)
-    index = ((z > 0) & inside_x & inside_y).nonzero()[:, 0]
-    z, order = torch.sort(z[index], stable=True)
-    index = index[order]
-    return _Projected(index, z, u[index], v[index])
+    parts = []
+    for frame, (camera_from_world, intrinsics) in enumerate(cameras):
+        u, v, z = project_points(points, camera_from_world, intrinsics)
+        inside_x = (u > -radius) & (u < width + radius)
+        inside_y = (v > -radius) & (v < height + radius)
+        # Rounded before the sort, so that depths which differ in float64 noise alone are ties.
+        z = z.float()
+        index = ((z > 0) & inside_x & inside_y).nonzero()[:, 0]
+        which = torch.full_like(index, frame, dtype=torch.int32)
+        parts.append((index, which, z[index], u[index], v[index]))
+    seen = _Projected(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return seen.select(torch.sort(seen.z, stable=True).indices)
 
 
 def _disk_hits(points: _Projected, height: int, width: int, radius: float) -> _Hits:
     window = _window(radius)
     column, dx2 = _offsets(points.u, width, radius)
     row, dy2 = _offsets(points.v, height, radius)
+    row += height * points.frame[:, None]
     distance = (dy2[:, :, None] + dx2[:, None, :]).flatten()
     hit = (distance < 1).nonzero()[:, 0]
     pixel = (row[:, :, None] * width + column[:, None, :]).flatten()[hit]
