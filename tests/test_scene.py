@@ -37,8 +37,9 @@ from worldstereo.errors import GenerationError, ParameterError
 from worldstereo.formats.clips import load_render
 from worldstereo.formats.manifest import verify_manifest
 from worldstereo.formats.scene_folder import read_scene
+from worldstereo.geometry.views import lifting_size
 from worldstereo.memory.stored_plan import input_digest
-from worldstereo.scene import SceneRun, lifting_size, render_from_depth
+from worldstereo.scene import SceneRun, render_from_depth
 from worldstereo.types import UInt8
 
 

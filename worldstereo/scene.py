@@ -16,25 +16,22 @@ One process at a time works on a folder, and one thread at a time on a ``SceneRu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from worldstereo.config import ModelConfig, SceneParameters, uses_memory
-from worldstereo.depth.provided import read_depth, resize_depth
+from worldstereo.depth.provided import read_depth
 from worldstereo.errors import GenerationError, ParameterError
 from worldstereo.formats.atomic import remove_leftovers
 from worldstereo.formats.clips import load_render
 from worldstereo.formats.images import read_image, resize_bicubic
 from worldstereo.formats.manifest import MANIFEST, write_manifest
 from worldstereo.formats.results import AXES, read_trajectory, write_trajectory
-from worldstereo.geometry.lift import lift_depth
-from worldstereo.geometry.render import RADIUS_NDC, point_renderer
+from worldstereo.geometry.views import render_views
 from worldstereo.memory.bank import MemoryBank
 from worldstereo.memory.features import ImageFeatures
 from worldstereo.memory.plan import ScenePlan, clip_cameras
@@ -48,9 +45,6 @@ from worldstereo.types import (
     TrajectoryInput,
     UInt8,
 )
-
-# What a depth map is lifted to at most: the renderer's time is linear in it.
-MAX_POINTS = 1 << 20
 
 
 class SceneRun:
@@ -336,40 +330,5 @@ def render_from_depth(
         MediaError: the depth cannot be read, or gives too few points.
         MissingDependencyError: the renderer is not installed.
     """
-    render = point_renderer(parameters.renderer)
-    height, width = cameras.height, cameras.width
-    picture, depth_map = read_image(image), read_depth(depth)
-    size = lifting_size(depth_map.shape, (height, width))
     # The reader of the scene has checked that the map has the shape of the image as it was given.
-    depth_map = resize_depth(depth_map, *size)
-    points, colors = lift_depth(
-        torch.tensor(resize_bicubic(picture, size)).permute(2, 0, 1) / 127.5 - 1,
-        torch.from_numpy(depth_map),
-        torch.from_numpy(depth_map > 0),
-        torch.from_numpy(cameras.resized(*size).intrinsics[0]),
-        torch.from_numpy(cameras.camera_from_world[0]),
-    )
-    camera_from_world = torch.from_numpy(cameras.camera_from_world[1:])
-    intrinsics = torch.from_numpy(cameras.intrinsics[1:])
-    rendered = render(points, colors, camera_from_world, intrinsics, height, width)
-    values = ((rendered.rgb.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    start = resize_bicubic(picture, (height, width))
-    video = np.concatenate([start[None], values.permute(0, 2, 3, 1).numpy()])
-    seen = np.zeros((1, height, width), dtype=np.bool_)
-    holes = np.concatenate([seen, rendered.hole_mask[:, 0].numpy() > 0.5])
-    return video, holes
-
-
-def lifting_size(depth: tuple[int, ...], working: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the map whose pixels become points: the depth map's own.
-
-    Not the working size: in a small picture of a scene a floor is so steep from pixel to pixel
-    that it counts as a depth edge and is left out. A map is made larger where it has fewer pixels
-    than the working size, or where they lie further apart than a disk's radius, since holes would
-    open between the points; and smaller where it has more than ``MAX_POINTS``.
-    """
-    height, width = max(depth[0], working[0]), max(depth[1], working[1])
-    scale = max(1.0, 2 / RADIUS_NDC / min(height, width))
-    most = max(MAX_POINTS, working[0] * working[1])
-    scale = min(scale, math.sqrt(most / (height * width)))
-    return int(height * scale), int(width * scale)
+    return render_views(read_image(image), read_depth(depth), cameras, renderer=parameters.renderer)

@@ -6,6 +6,7 @@ Numpy and Pillow alone; the package OpenEXR is imported when a file is one of it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -55,7 +56,7 @@ class PngScale(BaseModel):
 
 @dataclass(frozen=True)
 class ProvidedDepth:
-    """The ``DepthSource`` of a scene that brings its own depth file.
+    """The ``DepthSource`` of a scene that brings the depth of its one image as a file.
 
     Args:
         path: the file, see ``read_depth``.
@@ -65,12 +66,22 @@ class ProvidedDepth:
     path: Path
     metric: bool = False
 
-    def depth_of(self, image: UInt8) -> DepthMap:
-        """The file's depth at the size of its image, which must have the map's aspect ratio."""
-        height, width = image.shape[:2]
+    def depths_of(self, images: Sequence[UInt8]) -> list[DepthMap]:
+        """The file's depth at the size of each image, which must have the map's aspect ratio.
+
+        Raises:
+            MediaError: as ``read_depth`` and ``check_depth_size`` say.
+            MissingDependencyError: as ``read_depth`` says.
+        """
+        if not images:
+            return []
         depth = read_depth(self.path)
-        check_depth_size(depth, height, width, str(self.path))
-        return DepthMap(resize_depth(depth, height, width), self.metric)
+        maps = []
+        for image in images:
+            height, width = image.shape[:2]
+            check_depth_size(depth, height, width, str(self.path))
+            maps.append(DepthMap(resize_depth(depth, height, width), self.metric))
+        return maps
 
 
 def read_depth(path: Path, name: str | None = None) -> Float32:

@@ -1,4 +1,4 @@
-"""The canonical order of a scene's trajectories, by their names alone.
+"""The canonical order of a scene's trajectories, by their names, or as it lists them.
 
 Owns names and order: a clip's noise, its memory and so its frames depend on them. Which folders
 exist and what they hold is the readers' business.
@@ -6,7 +6,7 @@ exist and what they hold is the readers' business.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 RECONSTRUCTION_ORDER = ("traj_eloop", "traj_up", "traj_right", "traj_left")
 VIEW_ORDER = ("traj2", "traj0", "traj1")
@@ -60,3 +60,17 @@ def reconstruction_order(names: Iterable[str]) -> Iterator[str]:
     """The trajectories of one start image: the published four in their order, others by name."""
     known = {name: rank for rank, name in enumerate(RECONSTRUCTION_ORDER)}
     yield from sorted(names, key=lambda name: (known.get(name, len(known)), name))
+
+
+def listed_order(listed: Iterable[str], names: Collection[str]) -> list[str] | None:
+    """The trajectories of one start image in an order that the scene states.
+
+    Args:
+        listed: folder names.
+        names: the trajectories' names in ids.
+
+    Returns:
+        The ids in the order of the list; None where it does not hold each of them once.
+    """
+    order = [id_part(folder) for folder in listed]
+    return order if sorted(order) == sorted(names) else None

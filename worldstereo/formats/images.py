@@ -1,7 +1,8 @@
 """Images in and out: PNG, JPEG and WebP by content, whatever the suffix says; PNG out.
 
 Owns decoding, its limits and resizing. RGB uint8 ``[height, width, 3]`` throughout; stored
-orientation tags are not applied, since cameras are stated for the stored pixels.
+orientation tags are applied only when that is asked for, since the cameras of a scene are stated
+for the stored pixels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from worldstereo.errors import MediaError
 from worldstereo.formats.limits import DEFAULT_LIMITS, Limits
@@ -57,13 +58,20 @@ def _open(path: Path, name: str, limits: Limits) -> Image.Image:
     return image
 
 
-def read_image(path: Path, name: str | None = None, limits: Limits = DEFAULT_LIMITS) -> UInt8:
+def read_image(
+    path: Path,
+    name: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    upright: bool = False,
+) -> UInt8:
     """Decode an image.
 
     Args:
         path: the file; its content decides what it is, not its suffix.
         name: how errors call the file; default: its path.
         limits: bounds that are checked before decoding.
+        upright: turn a photo as its orientation tag says.
 
     Returns:
         [height, width, 3] uint8 RGB; an alpha channel is dropped.
@@ -74,7 +82,8 @@ def read_image(path: Path, name: str | None = None, limits: Limits = DEFAULT_LIM
     name = str(path) if name is None else name
     with _open(path, name, limits) as image:
         try:
-            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+            turned = ImageOps.exif_transpose(image) if upright else image
+            return np.asarray(turned.convert("RGB"), dtype=np.uint8)
         except (OSError, ValueError, SyntaxError) as problem:
             raise MediaError(
                 "the image cannot be decoded",

@@ -2,13 +2,16 @@
 ``perspective`` form of it.
 
 Owns these two. Published examples: ``image.png``, ``prompt.json``, ``renders/<traj>/...``;
-README: ``start_frame.png``, ``render_results/<view>/<traj>/...``.
+README: ``start_frame.png``, ``render_results/<view>/<traj>/...``. Trajectories of other than the
+published names may come in an order of their own, which an ``order.json`` beside them lists.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from worldstereo.errors import LayoutError
-from worldstereo.formats.canonical import reconstruction_order
+from worldstereo.formats.canonical import listed_order, reconstruction_order
 from worldstereo.formats.renders import (
     CAPTION,
     StartImage,
@@ -20,10 +23,12 @@ from worldstereo.formats.renders import (
     unique_ids,
     view_folders,
 )
-from worldstereo.formats.scene_files import SceneFiles
+from worldstereo.formats.scene_files import SceneFiles, describe_json
 from worldstereo.types import TrajectoryInput
 
 IMAGE, PROMPT, RENDERS, START_FRAME = "image.png", "prompt.json", "renders", "start_frame.png"
+# A JSON list of the names of the folders that it lies beside.
+ORDER = "order.json"
 
 
 def read_reconstruction(
@@ -103,5 +108,30 @@ def _read_view(
             prompts=prompts,
             nframe=nframe,
         )
-        for name in reconstruction_order(names)
+        for name in _order(files, folder, names)
     ]
+
+
+def _order(files: SceneFiles, folder: str, names: Collection[str]) -> Iterator[str]:
+    """The ids of a folder's trajectories in the order of its ``order.json``, or by their names."""
+    name = f"{folder}/{ORDER}"
+    if not files.has_file(name):
+        return reconstruction_order(names)
+    listed = files.read_json(name, LayoutError)
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+        raise LayoutError(
+            "the order is no list of names",
+            where=name,
+            got=describe_json(listed),
+            allowed='a JSON list of folder names, such as ["left", "right"]',
+        )
+    order = listed_order(listed, names)
+    if order is None:
+        raise LayoutError(
+            "the order does not list each trajectory once",
+            where=name,
+            got=", ".join(listed)[:200] or "an empty list",
+            allowed=f"exactly the folders of {folder}: {', '.join(sorted(names))}"[:400],
+            fix="correct it, or remove it: the order is then that of the names",
+        )
+    return iter(order)

@@ -54,6 +54,7 @@ def read_scene(
     align_nframe: int = 8,
     task_type: str = "auto",
     depth: Path | None = None,
+    needs_depth: bool = True,
     limits: Limits = DEFAULT_LIMITS,
 ) -> SceneInput:
     """Read a scene folder and check everything in it: images and videos are decoded to the end.
@@ -65,6 +66,7 @@ def read_scene(
         align_nframe: frames of each clip that will enter the memory, 1 to nframe - 1.
         task_type: the layout that the folder must have; ``auto`` takes any.
         depth: depth map of a single view's image, instead of the folder's own.
+        needs_depth: refuse a single view without a depth map; else its depth is None.
         limits: bounds that are checked before decoding.
 
     Returns:
@@ -85,7 +87,9 @@ def read_scene(
         bank, trajectories, skipped, image_size = read_panorama(files, views_in, nframe=nframe)
     else:
         if layout == "single_view":
-            start, trajectories = read_single_view(files, nframe=nframe, depth=depth)
+            start, trajectories = read_single_view(
+                files, nframe=nframe, depth=depth, needs_depth=needs_depth
+            )
         elif views_in == RENDERS:
             start, trajectories, skipped = read_reconstruction(files, nframe=nframe)
         else:

@@ -21,7 +21,7 @@ DEPTHS = ("depth.npy", "depth.exr", "depth.png")
 
 
 def read_single_view(
-    files: SceneFiles, *, nframe: int, depth: Path | None
+    files: SceneFiles, *, nframe: int, depth: Path | None, needs_depth: bool = True
 ) -> tuple[StartImage, list[TrajectoryInput]]:
     """Read and check a single-view folder.
 
@@ -29,6 +29,7 @@ def read_single_view(
         files: the scene folder.
         nframe: keyframes of a clip.
         depth: depth map of the image; None: the folder's own depth.npy, .exr or .png.
+        needs_depth: refuse a folder without one; else the trajectory's depth is None then.
 
     Returns:
         The start image and the one trajectory.
@@ -45,12 +46,14 @@ def read_single_view(
         cameras=cameras,
         prompt=read_prompt(files, [PROMPT]),
         start_image=start.path,
-        depth=_checked_depth(files, depth, start),
+        depth=_checked_depth(files, depth, start, needs_depth),
     )
     return start, [trajectory]
 
 
-def _checked_depth(files: SceneFiles, depth: Path | None, start: StartImage) -> Path:
+def _checked_depth(
+    files: SceneFiles, depth: Path | None, start: StartImage, needed: bool
+) -> Path | None:
     if depth is None:
         own = [name for name in DEPTHS if files.has_file(name)]
         if len(own) > 1:
@@ -61,6 +64,8 @@ def _checked_depth(files: SceneFiles, depth: Path | None, start: StartImage) -> 
                 allowed="one of them",
                 fix="remove the others",
             )
+        if not own and not needed:
+            return None
         if not own:
             raise LayoutError(
                 "a single-view scene needs a depth map of its image",

@@ -162,11 +162,21 @@ def test_a_map_of_another_shape_is_refused():
 def test_the_source_gives_depth_at_the_images_size(tmp_path):
     np.save(tmp_path / "depth.npy", DEPTH)
     source = ProvidedDepth(tmp_path / "depth.npy", metric=True)
-    found = source.depth_of(np.zeros((4, 6, 3), dtype=np.uint8))
+    (found,) = source.depths_of([np.zeros((4, 6, 3), dtype=np.uint8)])
     assert found.depth.shape == found.valid.shape == (4, 6)
     assert found.metric
     assert found.intrinsics is None
     assert (found.valid == (found.depth > 0)).all()
     assert not found.valid.all()
     with pytest.raises(MediaError, match="shape"):
-        source.depth_of(np.zeros((6, 4, 3), dtype=np.uint8))
+        source.depths_of([np.zeros((6, 4, 3), dtype=np.uint8)])
+
+
+def test_the_source_gives_one_map_an_image(tmp_path):
+    source = ProvidedDepth(tmp_path / "depth.npy")
+    assert source.depths_of([]) == []
+    np.save(tmp_path / "depth.npy", DEPTH)
+    sizes = [(2, 3), (4, 6), (2, 3)]
+    maps = source.depths_of([np.zeros((*size, 3), dtype=np.uint8) for size in sizes])
+    assert [found.depth.shape for found in maps] == sizes
+    np.testing.assert_array_equal(maps[2].depth, DEPTH)

@@ -1,0 +1,1 @@
+"""From one image, or a panorama, to a scene in a published layout."""

@@ -1,0 +1,1 @@
+"""From committed clips to one cloud, and to what other programs open."""
