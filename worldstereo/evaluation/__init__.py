@@ -1,0 +1,1 @@
+"""Numbers that judge what was generated: cameras, pictures, consistency, geometry."""
