@@ -1,4 +1,4 @@
-"""One scene's memory as a named actor: plan, preparation of clips, ordered commit.
+"""One scene's memory as a named actor: plan, preparation of clips, ordered commit, its points.
 
 Owns the actor around ``worldstereo.scene.SceneRun``: its name, who may still use it, and that it
 comes back from disk when its process died. Every method can be repeated without harm, so Ray
@@ -8,7 +8,7 @@ local face of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,38 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.messages import Preparation
+from worldstereo.builder.parameters import BuildParameters
 from worldstereo.config import ModelConfig, SceneParameters
-from worldstereo.types import Clip, UInt8
+from worldstereo.depth.protocol import DepthSource
+from worldstereo.errors import GenerationCancelled
+from worldstereo.types import Clip, SceneInput, UInt8
 
 if TYPE_CHECKING:
+    from worldstereo.reconstruction.stage import Reconstruction
     from worldstereo.scene import SceneRun
 
 NAMESPACE = "worldstereo"
 
+# Files of the result folder: the depth of an image that came without, and what a built scene's
+# clips will be generated from.
+ESTIMATED_DEPTH = "estimated_depth.npy"
+CONTACT_SHEET, PREVIEW = "contact_sheet.png", "preview.mp4"
+
 # Of a call that was under way when the process died; the process itself is restarted for ever.
 _CALL_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class BuildSource:
+    """An image that a scene is built from when it is first opened.
+
+    Attributes:
+        image: its file, already validated.
+        parameters: how.
+    """
+
+    image: Path
+    parameters: BuildParameters
 
 
 @dataclass(frozen=True)
@@ -35,7 +57,7 @@ class BankSpec:
     Attributes:
         service: tells the services of one Ray cluster apart; names the actor, too.
         scene_id: names the actor.
-        input: the scene's folder, already validated.
+        input: the scene's folder, already validated; built from ``build`` where it is not there.
         depth: depth map that came beside it, or None.
         task_type: layout that the folder must have; ``auto`` takes any.
         output: the scene's result folder.
@@ -43,6 +65,8 @@ class BankSpec:
         config: of the model that generates the clips.
         image_features: folder or repository of the network that chooses among references.
         local_files_only: whether the Hub must not be asked.
+        build: the image of a scene that is built from one.
+        estimator: of depth that did not come; must be picklable.
     """
 
     service: str
@@ -55,6 +79,17 @@ class BankSpec:
     config: ModelConfig
     image_features: str
     local_files_only: bool
+    build: BuildSource | None = None
+    estimator: DepthSource | None = None
+
+
+@dataclass(frozen=True)
+class SceneStage:
+    """What is being done for the scene as a whole; ``steps`` 0: nobody can say of how much."""
+
+    name: str
+    step: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,12 +110,15 @@ class OpenedScene:
 
 
 class MemoryBankActor:
-    """The remote side; its methods but ``wanted`` share one thread, so they never overlap."""
+    """The remote side; its methods share one thread, but ``wanted``, ``stage`` and ``stop``."""
 
     def __init__(self, spec: BankSpec) -> None:
         self._spec = spec
         self._run: SceneRun | None = None
+        self._reconstruction: Reconstruction | None = None
         self._epoch: str | None = None
+        self._stage = SceneStage("open")
+        self._stopped = False
 
     def open(self, epoch: str) -> OpenedScene:
         """Plan the scene, or read its plan, and serve attempts of ``epoch`` alone from now on.
@@ -114,37 +152,113 @@ class MemoryBankActor:
         """
         return self._scene().commit(trajectory_id, frames, dict(generation))
 
+    def reconstruct(self, outputs: Collection[str]) -> None:
+        """Write what the result holds beside its clips, from the committed ones.
+
+        Raises:
+            GenerationCancelled: ``stop`` was called.
+            WorldStereoError: an output cannot be made; the clips stay.
+        """
+        from worldstereo.reconstruction.stage import Reconstruction
+
+        if self._reconstruction is None:
+            self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
+        self._reconstruction.write(outputs, self._advance)
+
     def finish(self, states: Mapping[str, str]) -> None:
         """Write the manifest, with the state that each trajectory ended in."""
         self._scene().finish(dict(states))
+
+    def stage(self) -> SceneStage:
+        """What the other thread does, as far as it takes long."""
+        return self._stage
+
+    def stop(self) -> None:
+        """End ``reconstruct`` after the clip that it is at."""
+        self._stopped = True
 
     def wanted(self, epoch: str) -> bool:
         """Whether attempts of this epoch still count; after a restart all do until ``open``."""
         return self._epoch in (None, epoch)
 
+    def _advance(self, name: str, step: int, steps: int) -> None:
+        if self._stopped:
+            raise GenerationCancelled("cancelled while the outputs were made")
+        self._stage = SceneStage(name, step, steps)
+
     def _scene(self) -> SceneRun:
         if self._run is None:
-            self._run = _open_scene(self._spec)
+            self._run = self._open_scene()
         return self._run
+
+    def _open_scene(self) -> SceneRun:
+        import torch
+
+        # Rendering and features must not depend on how many cores this machine has.
+        torch.set_num_threads(1)
+        if self._spec.build is not None and not self._spec.input.is_dir():
+            self._stage = SceneStage("build")
+            _build(self._spec, self._spec.build)
+        self._stage = SceneStage("plan")
+        return _open_scene(self._spec)
+
+
+def _build(spec: BankSpec, source: BuildSource) -> None:
+    from worldstereo.builder.build import build_input
+    from worldstereo.formats.atomic import remove_leftovers
+
+    remove_leftovers(spec.input.parent)  # of a process that died while it built
+    report = build_input(
+        source.image,
+        spec.depth,
+        spec.estimator,
+        source.parameters,
+        spec.input,
+        scale_map=spec.config.scale_map,
+        renderer=spec.parameters.renderer,
+    )
+    report.write(spec.output)
+
+
+def _show(scene: SceneInput, spec: BankSpec) -> None:
+    """Write pictures of what the clips of a built scene will be generated from."""
+    from worldstereo.builder.contact_sheet import (
+        contact_sheet,
+        write_contact_sheet,
+        write_preview,
+    )
+
+    nframe = spec.config.nframe
+    sheet, preview = spec.output / CONTACT_SHEET, spec.output / PREVIEW
+    if not sheet.is_file():
+        write_contact_sheet(sheet, contact_sheet(scene, nframe=nframe))
+    if not preview.is_file():
+        write_preview(preview, scene, nframe=nframe)
 
 
 def _open_scene(spec: BankSpec) -> SceneRun:
-    import torch
-
+    from worldstereo.builder.estimate import with_estimated_depth
     from worldstereo.formats.scene_folder import read_scene
     from worldstereo.memory.features import DinoFeatures
     from worldstereo.scene import SceneRun
 
-    # Rendering and features must not depend on how many cores this machine has.
-    torch.set_num_threads(1)
-    scene = read_scene(
-        spec.input,
-        scale_map=spec.config.scale_map,
-        nframe=spec.config.nframe,
-        align_nframe=spec.parameters.align_nframe,
-        task_type=spec.task_type,
-        depth=spec.depth,
-    )
+    def read(depth: Path | None) -> SceneInput:
+        return read_scene(
+            spec.input,
+            scale_map=spec.config.scale_map,
+            nframe=spec.config.nframe,
+            align_nframe=spec.parameters.align_nframe,
+            task_type=spec.task_type,
+            depth=depth,
+            needs_depth=spec.estimator is None,
+        )
+
+    # The depth of a panorama or picture that was built from is in its renders.
+    scene = read(None if spec.build is not None else spec.depth)
+    if spec.build is not None:
+        _show(scene, spec)
+    if spec.estimator is not None:
+        scene = with_estimated_depth(scene, spec.estimator, spec.output / ESTIMATED_DEPTH)
     features = DinoFeatures.from_pretrained(
         spec.image_features, local_files_only=spec.local_files_only
     )
@@ -206,6 +320,19 @@ class SceneBank:
     async def finish(self, states: Mapping[str, str]) -> None:
         """As ``MemoryBankActor.finish``."""
         await self.actor.finish.remote(states)
+
+    async def reconstruct(self, outputs: Collection[str]) -> None:
+        """As ``MemoryBankActor.reconstruct``."""
+        await self.actor.reconstruct.remote(outputs)
+
+    async def stage(self) -> SceneStage:
+        """As ``MemoryBankActor.stage``."""
+        stage: SceneStage = await self.actor.stage.options(concurrency_group="control").remote()
+        return stage
+
+    async def stop(self) -> None:
+        """As ``MemoryBankActor.stop``."""
+        await self.actor.stop.options(concurrency_group="control").remote()
 
     async def wanted(self, epoch: str) -> bool:
         """As ``MemoryBankActor.wanted``."""

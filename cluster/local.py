@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -155,6 +156,7 @@ class LocalCluster:
     def shutdown(self) -> None:
         """Stop the application, Serve and Ray, and end what is left of them; twice is harmless."""
         left = self._processes()
+        started: list[subprocess.Popen[bytes]] = []
         if self._started:
             self._started = False
             import ray
@@ -164,9 +166,13 @@ class LocalCluster:
             # has acknowledged is on disk. The next cluster of this process must not find this one's
             # controller in Serve's cache.
             context._set_global_client(None)
+            started = _started_by_ray()
             ray.shutdown()
             ray._private.worker._worker_logs_enabled = True
         end(left, grace_s=5.0)
+        for process in started:
+            # Ray ends them and never asks how they ended, which leaves zombies.
+            process.wait(timeout=5.0)
         self._roots = []
         self._restore_environment()
         if self._run_folder is not None and not self._keep_run_folder:
@@ -269,6 +275,15 @@ class LocalCluster:
         if opened:
             places = ", ".join(f"{entry.address}:{entry.port}" for entry in opened)
             raise ClusterError(f"Ray listens where other machines reach it: {places}")
+
+
+def _started_by_ray() -> list[subprocess.Popen[bytes]]:
+    """The children of this process that Ray's node started."""
+    import ray
+
+    node = ray._private.worker._global_node
+    groups = node.all_processes.values() if node is not None else ()
+    return [info.process for group in groups for info in group]
 
 
 def _reasons() -> list[str]:

@@ -12,6 +12,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from worldstereo.config import Variant
+from worldstereo.depth.estimators import EstimatorName
+from worldstereo.reconstruction.splats import SplatParameters
+from worldstereo.reconstruction.worldmirror_run import WorldMirrorSettings
 
 GIB = 2**30
 MIB = 2**20
@@ -90,6 +93,129 @@ class GeneratorSettings(Settings):
         return self.autoscaling.min_replicas if self.autoscaling else self.replicas
 
 
+class DepthAutoscalingSettings(AutoscalingSettings):
+    """Replicas of the depth estimator follow the images that wait or are worked on."""
+
+    min_replicas: int = Field(
+        default=0, ge=0, description="0: the network is loaded when the first image comes"
+    )
+
+
+class DepthSettings(Settings):
+    """The deployment that estimates depth, for scenes that bring none."""
+
+    estimator: EstimatorName = "depth_pro"
+    source: str | None = Field(
+        default=None, description="repository or folder of its weights; null: the published ones"
+    )
+    device: Literal["cpu", "cuda"] = "cpu"
+    torch_threads: int | None = Field(
+        default=1,
+        ge=1,
+        description="CPU threads of one replica, the same in all so that results agree to the "
+        "bit; null leaves torch's choice",
+    )
+    num_cpus: float = Field(default=0.5, gt=0, description="of one replica")
+    num_gpus: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="of one replica; a part of a GPU is shared with what takes the rest, and "
+        "Ray does not keep their memory apart",
+    )
+    autoscaling: DepthAutoscalingSettings = DepthAutoscalingSettings()
+    max_batch_size: int = Field(default=8, ge=1, description="images that a replica takes at once")
+    batch_wait_s: float = Field(
+        default=0.02, ge=0, description="how long a replica waits for more images of a batch"
+    )
+    batch_timeout_s: float = Field(
+        default=300.0, gt=0, description="a replica whose batch takes longer is stuck and replaced"
+    )
+    timeout_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="longest time for all images of one question, loading the network included",
+    )
+    max_attempts: int = Field(default=3, ge=1, description="of an image whose replica died")
+    health_check_period_s: float = Field(default=5.0, gt=0)
+    graceful_shutdown_timeout_s: float = Field(
+        default=30.0, ge=0, description="time that a replica gets to finish a batch when stopped"
+    )
+
+    @model_validator(mode="after")
+    def _device_has_a_share(self) -> Self:
+        if (self.device == "cuda") != (self.num_gpus > 0):
+            raise ValueError(
+                f"device {self.device} with num_gpus {self.num_gpus:g}: cuda needs a share, "
+                "cpu none"
+            )
+        return self
+
+
+class ReconstructorSettings(Settings):
+    """The deployment of the outputs that take a GPU and further software; one replica at most.
+
+    Each of ``splats`` and ``worldmirror`` that is set is offered: ``splats: {}`` does.
+    """
+
+    splats: SplatParameters | None = Field(
+        default=None, description="Gaussian splats by gsplat, and how they are trained"
+    )
+    worldmirror: WorldMirrorSettings | None = Field(
+        default=None, description="where HY-World 2.0 is, whose reconstruction is run"
+    )
+    num_cpus: float = Field(default=1.0, gt=0, description="of the replica")
+    num_gpus: float = Field(default=1.0, gt=0, description="of the replica; whole ones above 1")
+    min_replicas: int = Field(
+        default=0, ge=0, le=1, description="0: its GPUs are free while nobody asks for it"
+    )
+    downscale_delay_s: float = Field(default=60.0, ge=0)
+    timeout_s: float = Field(
+        default=7200.0, gt=0, description="longest time of one output, the wait for GPUs included"
+    )
+    beat_interval_s: float = Field(
+        default=2.0, gt=0, le=5, description="running work is heard of at least this often"
+    )
+    beat_timeout_s: float = Field(
+        default=60.0, gt=0, description="running work that is silent for this long is lost"
+    )
+    stop_timeout_s: float = Field(
+        default=10.0, gt=0, description="a replica whose work does not stop by then is replaced"
+    )
+    max_attempts: int = Field(default=3, ge=1, description="of an output whose replica died")
+    retry_delay_s: float = Field(default=1.0, ge=0)
+    health_check_period_s: float = Field(default=5.0, gt=0)
+    graceful_shutdown_timeout_s: float = Field(
+        default=10.0, ge=0, description="time that work gets to stop when the replica is stopped"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_make(self) -> Self:
+        if self.splats is None and self.worldmirror is None:
+            raise ValueError("neither splats nor worldmirror is set: nothing would be made")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_gpus(self) -> Self:
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus {self.num_gpus:g} is neither whole nor at most 1")
+        needed = self.worldmirror.gpus if self.worldmirror else 0
+        if needed > max(self.num_gpus, 1):
+            raise ValueError(
+                f"worldmirror.gpus {needed} is above num_gpus {self.num_gpus:g} of the replica"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beats_before_timeout(self) -> Self:
+        if self.beat_timeout_s < 2 * self.beat_interval_s:
+            raise ValueError(
+                f"beat_timeout_s {self.beat_timeout_s} is less than two beats "
+                f"of {self.beat_interval_s} s"
+            )
+        return self
+
+
 class OrchestratorSettings(Settings):
     """Admission, retries and deadlines."""
 
@@ -111,9 +237,14 @@ class OrchestratorSettings(Settings):
     beat_timeout_s: float = Field(
         default=30.0, gt=0, description="a running clip that is silent for this long is retried"
     )
-    plan_timeout_s: float = Field(default=300.0, gt=0)
+    plan_timeout_s: float = Field(
+        default=600.0, gt=0, description="of building a scene from an image, and of its plan"
+    )
     retrieve_timeout_s: float = Field(default=300.0, gt=0)
     commit_timeout_s: float = Field(default=300.0, gt=0)
+    outputs_timeout_s: float = Field(
+        default=3600.0, gt=0, description="longest time that a scene's outputs may take"
+    )
     poll_interval_s: float = Field(
         default=1.0, gt=0, description="how often the store is asked for work nobody told of"
     )
@@ -173,6 +304,12 @@ class AppArgs(Settings):
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL")
     generator: GeneratorSettings = GeneratorSettings()
+    depth: DepthSettings | None = Field(
+        default=None, description="null: depth is not estimated, each scene brings its own"
+    )
+    reconstructor: ReconstructorSettings | None = Field(
+        default=None, description="null: no output that takes a GPU and further software is offered"
+    )
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     ingress: IngressSettings = IngressSettings()
     uploads: UploadLimits = UploadLimits()

@@ -31,7 +31,7 @@ from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.records import SceneRecord, scene_urls
 from deployments.store import Store
-from deployments.submission import Submitter
+from deployments.submission import Offers, Submitter
 from worldstereo.config import ModelConfig, Variant, published_guidance, published_steps
 
 _PROBLEMS: dict[int | str, dict[str, object]] = {
@@ -60,6 +60,7 @@ class Backend:
         wake: tells the orchestrator that the store has news; losing one does no harm.
         source: where the model comes from, as it was configured.
         configs: config.json of each variant that is served.
+        offers: what can be done beside generating clips.
     """
 
     store: Store
@@ -70,6 +71,7 @@ class Backend:
     wake: Callable[[], Awaitable[None]]
     source: str
     configs: Mapping[Variant, ModelConfig]
+    offers: Offers
 
     async def shown(self, record: SceneRecord) -> Scene:
         """The scene as HTTP shows it."""
@@ -204,7 +206,11 @@ def _add_server_routes(api: FastAPI, backend: Backend) -> None:
     @api.get("/v1/models")
     async def models() -> ModelList:
         """The variants that this server offers."""
-        return ModelList(models=await backend.models())
+        return ModelList(
+            models=await backend.models(),
+            depth_estimator=backend.offers.depth_estimator,
+            outputs=list(backend.offers.outputs),
+        )
 
     @api.get("/healthz")
     async def healthz() -> Health:
@@ -237,17 +243,28 @@ _SUBMIT_BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["scene"],
+                    "description": "either scene or image",
                     "properties": {
                         "scene": {
                             "type": "string",
                             "format": "binary",
                             "description": "zip, tar or tar.gz of one scene folder",
                         },
+                        "image": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "PNG, JPEG or WebP to build a scene from, as the "
+                            "parameter build says",
+                        },
                         "depth": {
                             "type": "string",
                             "format": "binary",
-                            "description": "depth map of the start image",
+                            "description": "depth map of the start image: .npy, .exr or .png",
+                        },
+                        "depth_unit": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "JSON that states the unit of a .png depth map",
                         },
                         "parameters": {
                             "type": "string",

@@ -5,6 +5,7 @@
     HTTP -> Ingress --wake--> Orchestrator --clips--> generator-<variant>  (one deployment each)
                \\                  |   \\                    |  coordinator + worker group
                 \\-- store <------/     \\-> memory bank <---/   (one actor a scene)
+                                              \\--> depth, reconstructor   (where they are set)
 
 ``build_app`` is what serve_config.yaml names; ``args`` there are the fields of ``AppArgs``.
 """
@@ -13,20 +14,24 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ray import serve
 from ray.serve import Application
+from worldstereo_client.schemas import GPU_OUTPUTS, Output
 
 from actors.engine import EngineSpec
 from actors.worker_group import GroupSpec
 from configs.loader import load_model
 from configs.settings import AppArgs, GeneratorSettings, ModelSettings
+from deployments.depth import depth_deployment
 from deployments.folders import SceneFolders
 from deployments.generator import Deadlines, Generator
 from deployments.ingress import Ingress, IngressSpec
 from deployments.names import generator_name
 from deployments.orchestrator import Orchestrator, OrchestratorSpec
+from deployments.reconstructor import offered_outputs, reconstructor_deployment
+from deployments.submission import Offers
 from deployments.tables import sqlite_url
 from deployments.weights import model_config_of
 from worldstereo.config import ModelConfig, Variant
@@ -100,6 +105,12 @@ def required_resources(args: AppArgs) -> Resources:
         + replicas * (args.generator.coordinator_num_cpus + _WORKERS * model.worker_num_cpus)
     )
     gpus = replicas * _WORKERS * model.worker_num_gpus
+    if args.depth is not None:
+        cpus += args.depth.autoscaling.max_replicas * args.depth.num_cpus
+        gpus += args.depth.autoscaling.max_replicas * args.depth.num_gpus
+    if args.reconstructor is not None:
+        cpus += args.reconstructor.num_cpus
+        gpus += args.reconstructor.num_gpus
     return Resources(num_cpus=math.ceil(cpus + _SPARE_CPUS), num_gpus=math.ceil(gpus))
 
 
@@ -123,6 +134,13 @@ def _ingress(
         source=model.source,
         configs=shared.configs,
         scales_to_zero=args.generator.fewest_replicas == 0,
+        offers=Offers(
+            outputs=(
+                *(name for name in get_args(Output) if name not in GPU_OUTPUTS),
+                *offered_outputs(args.reconstructor),
+            ),
+            depth_estimator=args.depth.estimator if args.depth else None,
+        ),
     )
     deployment = serve.deployment(serve.ingress()(Ingress)).options(
         name="ingress",
@@ -149,6 +167,8 @@ def _orchestrator(
         configs=shared.configs,
         image_features=_image_features(model),
         local_files_only=args.local_files_only,
+        depth=args.depth,
+        reconstructor=args.reconstructor,
     )
     deployment = serve.deployment(Orchestrator).options(
         name="orchestrator",
@@ -159,7 +179,12 @@ def _orchestrator(
         graceful_shutdown_timeout_s=5,
         ray_actor_options={"num_cpus": args.orchestrator.num_cpus},
     )
-    application: Application = deployment.bind(spec, dict(generators))
+    application: Application = deployment.bind(
+        spec,
+        dict(generators),
+        args.depth and depth_deployment(args.depth, local_files_only=args.local_files_only),
+        args.reconstructor and reconstructor_deployment(args.reconstructor),
+    )
     return application
 
 

@@ -21,12 +21,10 @@ from worldstereo.formats.manifest import MANIFEST, read_manifest, sha256_of
 
 Kind = Literal["manifest", "video", "frame", "cameras", "references", "plan", "file"]
 
-_KINDS: dict[str, Kind] = {
-    MANIFEST: "manifest",
-    "plan.json": "plan",
-    "cameras.json": "cameras",
-    "references.json": "references",
-}
+_SCENE_KINDS: dict[str, Kind] = {MANIFEST: "manifest", "plan.json": "plan"}
+_CLIP_KINDS: dict[str, Kind] = {"cameras.json": "cameras", "references.json": "references"}
+# Folders of a scene's result that lie beside those of its views.
+_BESIDE_VIEWS = ("start_frames", "blender", "depth", "world_mirror_data")
 
 
 def list_artefacts(output: Path, scene_url: str) -> list[Artefact]:
@@ -90,7 +88,7 @@ def _describe(output: Path, path: Path, scene_url: str, sha256: str | None) -> A
     stat = path.stat()
     return Artefact(
         name=name,
-        kind=_kind(path),
+        kind=_kind(name),
         media_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
         bytes=stat.st_size,
         sha256=sha256 or _sha256(path, stat.st_mtime_ns, stat.st_size),
@@ -98,12 +96,16 @@ def _describe(output: Path, path: Path, scene_url: str, sha256: str | None) -> A
     )
 
 
-def _kind(path: Path) -> Kind:
-    if path.suffix == ".mp4":
-        return "video"
-    if path.parent.name == "frames" and path.suffix == ".png":
-        return "frame"
-    return _KINDS.get(path.name, "file")
+def _kind(name: str) -> Kind:
+    """The kind of a file, by its path in the result folder: ``<view>/<trajectory>/...``."""
+    *folders, file = name.split("/")
+    if not folders:
+        return _SCENE_KINDS.get(file, "file")
+    if folders[0] in _BESIDE_VIEWS:
+        return "file"
+    if len(folders) == 2:
+        return "video" if file.endswith(".mp4") else _CLIP_KINDS.get(file, "file")
+    return "frame" if folders[2:] == ["frames"] and file.endswith(".png") else "file"
 
 
 def _manifest_hashes(output: Path) -> dict[str, str]:

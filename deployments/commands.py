@@ -1,16 +1,15 @@
 """Commands that the server's distribution adds to ``worldstereo``.
 
-They are run, serve, doctor and fetch-weights. The modules that do the work import Ray, torch and
-the engine; they are imported by the command that needs them, so that ``worldstereo status`` and
-``--help`` stay quick.
+Here are run, serve, doctor and fetch-weights; build, export and evaluate have files of their own.
+The modules that do the work import Ray, torch and the engine; they are imported by the command
+that needs them, so that ``worldstereo status`` and ``--help`` stay quick.
 """
 
 from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,12 +19,17 @@ from worldstereo_client import Client, calls, errors, options
 from worldstereo_client.exit_codes import ExitCode
 from worldstereo_client.schemas import DEFAULT_VARIANT
 
-from worldstereo import errors as engine
+from deployments.build_command import build
+from deployments.command_errors import engine_errors
+from deployments.evaluate_command import evaluate
+from deployments.export_command import export
 
 Scenes = Annotated[Path | None, typer.Argument(metavar="INPUT", help="The same as --input_path.")]
 ScenesPath = Annotated[
     Path | None,
-    typer.Option("--input_path", "--input-path", help="A scene folder, or a folder of them."),
+    typer.Option(
+        "--input_path", "--input-path", help="A scene folder, a folder of them, or an image."
+    ),
 ]
 Model = Annotated[
     str,
@@ -35,6 +39,10 @@ Model = Annotated[
 ]
 OptionalModel = Annotated[
     str | None, typer.Option("--model", help="As in run; default: the configuration's.")
+]
+Estimator = Annotated[
+    str | None,
+    typer.Option("--estimator", help="Of depth that is not given: moge or depth_pro."),
 ]
 Variants = Annotated[
     str | None, typer.Option("--variants", help="Names of variants, with commas between them.")
@@ -53,6 +61,9 @@ def register(app: typer.Typer) -> None:
     """Add the server's commands to the command line."""
     app.command("run")(run)
     app.command("serve")(serve)
+    app.command("build")(build)
+    app.command("export")(export)
+    app.command("evaluate")(evaluate)
     app.command("doctor")(doctor)
     app.command("fetch-weights")(fetch_weights)
 
@@ -67,6 +78,13 @@ def run(
     seed: options.Seed = 1024,
     depth: options.Depth = None,
     steps: options.Steps = None,
+    prompt: options.Prompt = None,
+    trajectory: options.Trajectories = None,
+    panorama: options.Panorama = False,
+    fov: options.FieldOfView = None,
+    clearance: options.Clearance = None,
+    outputs: options.Outputs = None,
+    estimator: Estimator = None,
     local_files_only: LocalFilesOnly = False,
     fsdp: Annotated[bool, typer.Option("--fsdp", help="Refused: not there yet.")] = False,
     model: Model = "worldstereo-tiny",
@@ -76,7 +94,7 @@ def run(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Generate a scene, or every scene of a folder of scenes, and fetch the results.
+    """Generate a scene, every scene of a folder of scenes, or one built from an image.
 
     Without --url a cluster runs on this machine, on loopback, for as long as the command does.
     """
@@ -91,7 +109,9 @@ def run(
         "task_type": task_type,
         "align_nframe": align_nframe,
         "num_inference_steps": steps,
+        "outputs": options.output_names(outputs),
     }
+    image = options.image_arguments(prompt, trajectory, panorama, fov, clearance)
     console = Console(stderr=True, quiet=as_json)
     with engine_errors(), ExitStack() as stack:
         from deployments import local_run
@@ -108,13 +128,15 @@ def run(
                     "local_files_only": local_files_only,
                     "data_dir": data,
                     "generator": {"replicas": replicas},
+                    "depth": estimator and {"estimator": estimator},
                 }
             )
-            scenes = local_run.validated_scenes(path, arguments, parameters, console)
+            scenes = local_run.validated_scenes(path, arguments, parameters, image, console)
             url = stack.enter_context(
                 local_run.embedded_cluster(arguments, port=0, console=console)
             )
         client = stack.enter_context(Client(url))
+        parameters |= image
         code = local_run.generate(client, scenes, parameters, output_path, console, as_json=as_json)
     raise typer.Exit(code)
 
@@ -133,6 +155,7 @@ def serve(
     model: OptionalModel = None,
     variants: Variants = None,
     replicas: OptionalReplicas = None,
+    estimator: Estimator = None,
     local_files_only: LocalFilesOnly = False,
 ) -> None:
     """Serve the HTTP API on this machine until Ctrl-C, in an embedded cluster."""
@@ -146,6 +169,8 @@ def serve(
         fields = settings.app.model_dump(exclude_unset=True)
         if replicas is not None:
             fields["generator"] = {**fields.get("generator", {}), "replicas": replicas}
+        if estimator is not None:
+            fields["depth"] = {**(fields.get("depth") or {}), "estimator": estimator}
         changed: dict[str, Any] = {
             "data_dir": data,
             "model": model,
@@ -206,19 +231,3 @@ def _no_sharding() -> errors.ParameterError:
         where="--fsdp",
         fix="leave it out: each replica holds a whole model, --replicas adds more of them",
     )
-
-
-@contextmanager
-def engine_errors() -> Iterator[None]:
-    """Raise an error of the engine as the client's class of the same name.
-
-    The command line then ends with one line and the same exit code, whichever side found it.
-    """
-    try:
-        yield
-    except engine.WorldStereoError as error:
-        names = [cls.__name__ for cls in type(error).__mro__]
-        mirrored = errors.WIRE_ERRORS[next(name for name in names if name in errors.WIRE_ERRORS)]
-        raise mirrored(
-            error.what, where=error.where, got=error.got, allowed=error.allowed, fix=error.fix
-        ) from error

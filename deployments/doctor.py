@@ -48,7 +48,14 @@ REQUIRED: dict[str, dict[str, str]] = {
         "scipy": "scipy",
         "ftfy": "ftfy",
     },
-    "formats": {"numpy": "numpy", "av": "av", "PIL": "pillow"},
+    "formats": {
+        "numpy": "numpy",
+        "av": "av",
+        "PIL": "pillow",
+        "pycolmap": "pycolmap",
+        "plyfile": "plyfile",
+        "trimesh": "trimesh",
+    },
     "service": {
         "ray.serve": "ray",
         "fastapi": "fastapi",
@@ -68,6 +75,8 @@ OPTIONAL: tuple[tuple[str, str, str], ...] = (
     ),
     ("moge", "estimates depth", "pip install -e '.[moge]'"),
     ("OpenEXR", "reads .exr depth maps", "pip install -e '.[exr]'"),
+    ("evo", "aligns trajectories, for worldstereo evaluate", "pip install -e '.[evaluate]'"),
+    ("gsplat", "trains Gaussian splats", "pip install -e '.[splats]'"),
 )
 
 

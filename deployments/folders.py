@@ -4,8 +4,9 @@
 
     data_dir/
       uploads/<random>/            a request body while it is received and checked
-      scenes/<id>/input/<name>/    the scene's folder as it was sent
-      scenes/<id>/depth/<file>     the depth map that came beside it
+      scenes/<id>/input/<name>/    the scene's folder as it was sent, or as it was built
+      scenes/<id>/source/<file>    the image that a scene is built from
+      scenes/<id>/depth/<file>     the depth map that came beside it, and a .json with its unit
       scenes/<id>/output/          the results; what is here is what clients can fetch
 """
 
@@ -30,7 +31,7 @@ class SceneFolder:
 
     @property
     def depth(self) -> Path:
-        """Holds at most one file."""
+        """Holds at most one map, and the .json that states its unit."""
         return self.root / "depth"
 
     @property
@@ -38,13 +39,18 @@ class SceneFolder:
         """The result folder; made by whoever writes the first result."""
         return self.root / "output"
 
-    def scene_input(self) -> Path:
-        """The scene's own folder."""
-        return _only_entry(self.input)
+    @property
+    def source(self) -> Path:
+        """Holds at most one file."""
+        return self.root / "source"
+
+    def image_file(self) -> Path | None:
+        """The image that the scene is built from, if it is."""
+        return _only_entry(self.source) if self.source.is_dir() else None
 
     def depth_file(self) -> Path | None:
         """The depth map, if one came."""
-        return _only_entry(self.depth) if self.depth.is_dir() else None
+        return _only_entry(self.depth, beside=".json") if self.depth.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class SceneFolders:
         return SceneFolder(folder)
 
 
-def _only_entry(folder: Path) -> Path:
-    entries = list(folder.iterdir())
+def _only_entry(folder: Path, beside: str | None = None) -> Path:
+    entries = [path for path in folder.iterdir() if path.suffix != beside]
     assert len(entries) == 1, f"{folder} holds {len(entries)} entries"
     return entries[0]

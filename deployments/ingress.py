@@ -18,7 +18,7 @@ from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.readiness import ServeReadiness
 from deployments.store import Store
-from deployments.submission import Submitter
+from deployments.submission import Offers, Submitter
 from worldstereo.config import ModelConfig, Variant
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class IngressSpec:
         source: where the model comes from, as it was configured.
         configs: config.json of each variant that is served.
         scales_to_zero: whether a variant may have no replica while nothing is to be done.
+        offers: what can be done beside generating clips.
     """
 
     folders: SceneFolders
@@ -44,6 +45,7 @@ class IngressSpec:
     source: str
     configs: Mapping[Variant, ModelConfig]
     scales_to_zero: bool
+    offers: Offers
 
 
 class Ingress:
@@ -60,6 +62,7 @@ class Ingress:
                 spec.folders,
                 spec.configs,
                 spec.uploads,
+                spec.offers,
                 max_queued_scenes=spec.settings.max_queued_scenes,
                 max_validations=spec.settings.max_validations,
             ),
@@ -70,6 +73,7 @@ class Ingress:
             wake=self._wake,
             source=spec.source,
             configs=spec.configs,
+            offers=spec.offers,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from worldstereo_client import Client, SceneJob, errors
+from worldstereo_client import Client, SceneJob, calls, errors
+from worldstereo_client.archive import is_image
 from worldstereo_client.cli import complain, failure_reason
 from worldstereo_client.exit_codes import ExitCode, exit_code_of_scene
 from worldstereo_client.results import fetch_results, summary
-from worldstereo_client.schemas import SceneStatus
+from worldstereo_client.schemas import SceneRequest, SceneStatus
 
 from cluster.loopback import is_loopback_host
 from configs.loader import load_model
@@ -65,14 +66,19 @@ def model_of(arguments: AppArgs) -> ModelSettings:
 
 
 def validated_scenes(
-    path: Path, arguments: AppArgs, parameters: dict[str, Any], console: Console
+    path: Path,
+    arguments: AppArgs,
+    parameters: dict[str, Any],
+    image: dict[str, Any],
+    console: Console,
 ) -> list[Path]:
     """Read and check every scene before a cluster is started, and tell what was found.
 
     Args:
-        path: a scene folder, or a folder of scenes.
+        path: a scene folder, a folder of scenes, or an image.
         arguments: of the application that will generate them.
         parameters: arguments of ``client.scenes.submit``.
+        image: those of them that say how a scene is built from an image.
         console: where the findings are shown.
 
     Returns:
@@ -82,6 +88,8 @@ def validated_scenes(
         InputError: a scene cannot be used.
         CheckpointError: the model's configuration cannot be found.
     """
+    if is_image(path):
+        return [_validated_image(path, arguments, parameters["depth"], image, console)]
     variant, local = arguments.variants[0], arguments.local_files_only
     config = model_config_of(model_of(arguments), variant, local_files_only=local)
     found = read_scenes(
@@ -93,6 +101,7 @@ def validated_scenes(
             align_nframe=parameters["align_nframe"],
             task_type=parameters["task_type"] or "auto",
             depth=parameters["depth"],
+            needs_depth=arguments.depth is None,
         ),
     )
     if len(found) > 1 and parameters["depth"] is not None:
@@ -109,6 +118,22 @@ def validated_scenes(
         lines += [f"  {view} is left out: {reason}" for view, reason in scene.skipped.items()]
         console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     return list(found)
+
+
+def _validated_image(
+    path: Path, arguments: AppArgs, depth: Path | None, image: dict[str, Any], console: Console
+) -> Path:
+    from deployments.submission import build_parameters
+    from worldstereo.builder.parameters import trajectory_ids
+    from worldstereo.builder.source import check_source
+
+    fields = {name: value for name, value in image.items() if name != "panorama"}
+    kind = "panorama" if image["panorama"] else None
+    build = build_parameters(SceneRequest(build=calls.build_request(kind=kind, **fields)))
+    check_source(path, depth, build, estimator=arguments.depth is not None)
+    count = len(trajectory_ids(build))
+    console.print(f"{path.name}: {build.kind} image, {count} trajectories", highlight=False)
+    return path
 
 
 def check_host(host: str) -> None:

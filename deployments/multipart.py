@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from configs.settings import UploadLimits
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
 
-_FILE_PARTS = ("scene", "depth")
+_FILE_PARTS = ("scene", "image", "depth", "depth_unit")
 _TEXT_PART = "parameters"
 
 
@@ -32,10 +32,12 @@ class ReceivedFile:
 
 @dataclass(frozen=True)
 class Upload:
-    """A request body that came whole."""
+    """A request body that came whole: a ``scene`` archive or an ``image``, never both."""
 
-    scene: ReceivedFile
+    scene: ReceivedFile | None
+    image: ReceivedFile | None
     depth: ReceivedFile | None
+    depth_unit: ReceivedFile | None
     parameters: str
 
 
@@ -108,23 +110,25 @@ class UploadReceiver:
 
         Raises:
             UploadError: the body ended too early.
-            ValidationError: there is no ``scene`` part, or the parameters are no text.
+            ValidationError: there is no ``scene`` and no ``image``, or both, or the parameters
+                are no text.
         """
         if not self._ended:
             raise UploadError("the multipart body ended too early")
-        if "scene" not in self._parts:
+        if ("scene" in self._parts) == ("image" in self._parts):
             raise ValidationError(
-                "the part is missing", where="scene", allowed="a zip or tar of a scene folder"
+                "one of two parts must come",
+                where="scene, image",
+                got="both" if "scene" in self._parts else "neither",
+                allowed="scene: a zip or tar of a scene folder; or image: a picture to build from",
             )
         text = self._parts.get(_TEXT_PART)
         try:
             parameters = bytes(text.text).decode() if text else ""
         except UnicodeDecodeError as error:
             raise ValidationError("not UTF-8", where=_TEXT_PART) from error
-        depth = self._parts.get("depth")
-        return Upload(
-            self._parts["scene"].received(), depth.received() if depth else None, parameters
-        )
+        files = {name: self._parts[name].received() for name in _FILE_PARTS if name in self._parts}
+        return Upload(parameters=parameters, **{name: files.get(name) for name in _FILE_PARTS})
 
     def close(self) -> None:
         """Close whatever is open; the files stay. Twice is harmless."""

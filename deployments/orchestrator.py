@@ -15,18 +15,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from worldstereo_client.schemas import SceneRequest, SceneStatus
+from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
 
-from actors.memory_bank import BankSpec, SceneBank
+from actors.failures import cause_of, first_line
+from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
-from configs.settings import OrchestratorSettings
+from configs.settings import DepthSettings, OrchestratorSettings, ReconstructorSettings
 from deployments.clip_job import Stream
+from deployments.depth import DepthService
 from deployments.errors import InternalError
 from deployments.fair_slots import FairSlots
 from deployments.folders import SceneFolders
+from deployments.reconstructor import ReconstructorService
 from deployments.records import SceneRecord
-from deployments.scene_job import Memory, SceneContext, SceneJob
+from deployments.scene_context import Memory, OnStage, SceneContext
+from deployments.scene_job import SceneJob
 from deployments.store import Store
+from deployments.submission import build_parameters
 from worldstereo.config import ModelConfig, SceneParameters, Variant
 from worldstereo.errors import ParameterError
 
@@ -48,6 +53,8 @@ class OrchestratorSpec:
         configs: config.json of each variant that is served.
         image_features: folder or repository of the network that chooses among references.
         local_files_only: whether the Hub must not be asked.
+        depth: of the depth deployment, where there is one.
+        reconstructor: of the deployment of outputs that take a GPU, where there is one.
     """
 
     folders: SceneFolders
@@ -57,14 +64,35 @@ class OrchestratorSpec:
     configs: Mapping[Variant, ModelConfig]
     image_features: str
     local_files_only: bool
+    depth: DepthSettings | None
+    reconstructor: ReconstructorSettings | None
 
 
 class Orchestrator:
-    """The deployment; ``generators`` are handles of the generator deployments by variant."""
+    """The deployment.
 
-    def __init__(self, spec: OrchestratorSpec, generators: Mapping[str, Any]) -> None:
+    Args:
+        spec: what it is made from.
+        generators: handles of the generator deployments by variant.
+        depth: handle of the depth deployment, where there is one.
+        reconstructor: of the deployment of outputs that take a GPU, where there is one.
+    """
+
+    def __init__(
+        self,
+        spec: OrchestratorSpec,
+        generators: Mapping[str, Any],
+        depth: Any = None,
+        reconstructor: Any = None,
+    ) -> None:
         self._spec = spec
         self._generators = generators
+        self._estimator = None if spec.depth is None else DepthService.of(depth, spec.depth)
+        self._reconstructor = (
+            None
+            if spec.reconstructor is None
+            else ReconstructorService.of(reconstructor, spec.reconstructor)
+        )
         self._epoch = uuid.uuid4().hex
         self._store = Store(spec.database_url)
         self._slots = {
@@ -141,6 +169,7 @@ class Orchestrator:
             slots=self._slots.setdefault(variant, FairSlots(self._spec.clips_at_once)),
             dispatch=lambda request: self._dispatch(variant, request),
             memory=self._memory,
+            make=self._make,
         )
         self._jobs[scene_id] = SceneJob(context, scene_id)
         self._tasks[scene_id] = asyncio.create_task(self._run(scene_id, variant))
@@ -153,18 +182,19 @@ class Orchestrator:
             else:
                 await job.give_up(_not_served(variant, self._generators))
             self._breaks.pop(scene_id, None)
-        except Exception:
+        except Exception as error:
             logger.exception("scene %s: its job broke", scene_id)
-            await self._after_break(scene_id, job)
+            await self._after_break(scene_id, job, first_line(cause_of(error)))
         finally:
             del self._jobs[scene_id], self._tasks[scene_id]
             self._woken.set()
 
-    async def _after_break(self, scene_id: str, job: SceneJob) -> None:
+    async def _after_break(self, scene_id: str, job: SceneJob, reason: str) -> None:
         """Let the scene be taken up again after a pause, but not for ever."""
         self._breaks[scene_id] = breaks = self._breaks.get(scene_id, 0) + 1
         if breaks >= _MAX_BREAKS:
-            await job.give_up(InternalError("the scene could not be run", got=f"{breaks} tries"))
+            error = InternalError("the scene could not be run", got=f"{reason}, {breaks} times")
+            await job.give_up(error)
         else:
             await asyncio.sleep(self._spec.settings.retry_delay_s * 2**breaks)
 
@@ -172,14 +202,26 @@ class Orchestrator:
         stream: Stream = self._generators[variant].options(stream=True).generate.remote(request)
         return stream
 
+    async def _make(self, scene_id: str, output: GpuOutput, on_stage: OnStage) -> None:
+        if self._reconstructor is None:
+            raise ParameterError(
+                "this server no longer makes the output", where="outputs", got=output
+            )
+        folder = self._spec.folders.scene(scene_id).output
+        await self._reconstructor.make(folder, output, on_stage, job_id=scene_id)
+
     async def _memory(self, record: SceneRecord) -> Memory:
         folder = self._spec.folders.scene(record.id)
         parameters = engine_parameters(record.parameters)
+        image = folder.image_file()
+        build = BuildSource(image, build_parameters(record.parameters)) if image else None
         spec = BankSpec(
             service=self._spec.folders.service,
             scene_id=record.id,
-            input=folder.scene_input(),
+            input=folder.input / record.name,
+            build=build,
             depth=folder.depth_file(),
+            estimator=self._estimator,
             task_type=record.parameters.task_type,
             output=folder.output,
             parameters=parameters,
@@ -188,9 +230,10 @@ class Orchestrator:
             local_files_only=self._spec.local_files_only,
         )
         # Finding or making a named actor blocks.
-        return await asyncio.to_thread(
+        bank: SceneBank = await asyncio.to_thread(
             SceneBank.get_or_create, spec, num_cpus=self._spec.settings.bank_num_cpus
         )
+        return bank
 
 
 def engine_parameters(request: SceneRequest) -> SceneParameters:

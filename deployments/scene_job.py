@@ -1,4 +1,4 @@
-"""One scene from its admission to its end: plan, ready clips, skipped ones, the manifest.
+"""One scene from its admission to its end: plan, ready clips, skipped ones, outputs, the manifest.
 
 Owns the scene's dependency graph while it runs. It starts from whatever the store and the memory
 bank say, so a scene that another orchestrator left behind needs no path of its own.
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
 
 from worldstereo_client.schemas import SceneStatus, TrajectoryStatus
 
 from actors.failures import cause_of, first_line, process_is_gone
 from actors.memory_bank import OpenedScene, PlannedClip
-from actors.messages import ClipRequest, MemoryBankLost
-from configs.settings import OrchestratorSettings
-from deployments.clip_job import ClipContext, ClipJob, Outcome, Stream
-from deployments.fair_slots import FairSlots
+from actors.messages import MemoryBankLost
+from deployments.clip_job import ClipContext, ClipJob, Outcome
 from deployments.http_errors import problem_of
 from deployments.records import SceneRecord
-from deployments.store import Store
+from deployments.scene_context import Memory, SceneContext
+from deployments.scene_outputs import StageTeller, make_outputs
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 
 logger = logging.getLogger(__name__)
@@ -32,45 +29,6 @@ _ENDED_AS: Mapping[Outcome, TrajectoryStatus] = {
     "failed": TrajectoryStatus.FAILED,
     "cancelled": TrajectoryStatus.CANCELLED,
 }
-
-
-class Memory(Protocol):
-    """A scene's memory bank, as ``actors.memory_bank.SceneBank`` offers it."""
-
-    actor: Any
-
-    async def open(self, epoch: str) -> OpenedScene:
-        """Plan the scene, or read its plan."""
-        ...
-
-    async def finish(self, states: Mapping[str, str]) -> None:
-        """Write the manifest."""
-        ...
-
-    def close(self) -> None:
-        """Let the memory go."""
-        ...
-
-
-@dataclass(frozen=True)
-class SceneContext:
-    """What the orchestrator gives to each scene.
-
-    Attributes:
-        epoch: of the orchestrator.
-        store: what is known of all scenes.
-        settings: limits and deadlines.
-        slots: for clips of the scene's variant in flight.
-        dispatch: offers an attempt to the replicas of the scene's variant.
-        memory: finds or makes the scene's memory bank.
-    """
-
-    epoch: str
-    store: Store
-    settings: OrchestratorSettings
-    slots: FairSlots
-    dispatch: Callable[[ClipRequest], Stream]
-    memory: Callable[[SceneRecord], Awaitable[Memory]]
 
 
 class SceneJob:
@@ -105,15 +63,20 @@ class SceneJob:
             return
         self._memory = memory = await self._context.memory(record)
         try:
-            opened = await self._open(memory)
+            told = StageTeller(self._context, self._scene_id, lambda: self._cancelled)
+            async with told.stages_of(memory.stage, memory.stop):
+                opened = await self._open(memory)
             await self._adopt(opened)
         except WorldStereoError as error:
             await self.give_up(error)
         else:
             await self._run_clips(record, memory, opened)
+            lacking = None
+            if not self._cancelled and TrajectoryStatus.COMPLETED in self._states.values():
+                lacking = await make_outputs(told, memory, record.parameters.outputs)
             async with asyncio.timeout(self._context.settings.commit_timeout_s):
                 await memory.finish({key: str(state) for key, state in self._states.items()})
-            await self._end()
+            await self._end(lacking)
             memory.close()
 
     async def give_up(self, error: WorldStereoError) -> None:
@@ -232,14 +195,16 @@ class SceneJob:
                     error = GenerationError("skipped: what it depends on failed", got=causes[0])
                     await self._advance(clip.id, TrajectoryStatus.SKIPPED, error)
 
-    async def _end(self) -> None:
+    async def _end(self, lacking: WorldStereoError | None) -> None:
         failed = [
             trajectory_id
             for trajectory_id, state in self._states.items()
             if state in (TrajectoryStatus.FAILED, TrajectoryStatus.SKIPPED)
         ]
-        if not failed:
+        if not failed and lacking is None:
             await self._end_scene(SceneStatus.COMPLETED)
+        elif not failed:
+            await self._end_scene(SceneStatus.FAILED, lacking)
         else:
             error = GenerationError(
                 f"{len(failed)} of {len(self._states)} trajectories failed or were skipped",

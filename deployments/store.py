@@ -227,6 +227,14 @@ class Store(StoreQueries):
                     steps=steps,
                 )
 
+    def record_scene_progress(self, scene_id: str, stage: str, step: int, steps: int) -> None:
+        """Tell what is done for a scene as a whole; nothing when it is not in progress."""
+        status = select(scenes.c.status).where(scenes.c.id == scene_id)
+        with self._writes() as connection:
+            if connection.execute(status).scalar_one_or_none() == SceneStatus.IN_PROGRESS:
+                told = {"stage": stage, "step": step, "steps": steps}
+                self._tell(connection, scene_id, type="progress", **told)
+
     def _advance(
         self,
         connection: Connection,

@@ -12,12 +12,13 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pydantic
 from starlette.requests import ClientDisconnect
-from worldstereo_client.schemas import SceneRequest
+from worldstereo_client.schemas import Output, SceneRequest
 
 from configs.settings import UploadLimits
 from deployments.archives import unpack
@@ -26,14 +27,15 @@ from deployments.folders import SceneFolder, SceneFolders
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
 from deployments.records import NewScene, SceneRecord, Submission
 from deployments.store import Store, check_queue
+from worldstereo.builder.parameters import BuildParameters, trajectory_ids
+from worldstereo.builder.specs import refused
 from worldstereo.config import ModelConfig, Variant, is_distilled, variant_named
 from worldstereo.errors import ParameterError
 from worldstereo.formats.scene_folder import read_scene
-from worldstereo.types import SceneInput
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
-_DEPTH_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -45,6 +47,7 @@ class Submitter:
         folders: where their files go.
         configs: config.json of each variant that is served.
         limits: on uploads.
+        offers: what can be done beside generating clips.
         max_queued_scenes: how many may wait.
         max_validations: how many uploads are unpacked and validated at once.
     """
@@ -55,6 +58,7 @@ class Submitter:
         folders: SceneFolders,
         configs: Mapping[Variant, ModelConfig],
         limits: UploadLimits,
+        offers: Offers,
         *,
         max_queued_scenes: int,
         max_validations: int,
@@ -63,6 +67,7 @@ class Submitter:
         self._folders = folders
         self._configs = configs
         self._limits = limits
+        self._offers = offers
         self._max_queued = max_queued_scenes
         self._validations = asyncio.Semaphore(max_validations)
 
@@ -132,23 +137,17 @@ class Submitter:
         """Unpack, validate, move into place, store; runs in a thread."""
         request = _request(upload.parameters)
         config = self._config(request)
-        depth = _keep_depth(folder, upload.depth)
-        unpacked = folder.root / "unpacked"
-        unpacked.mkdir()
-        top = unpack(upload.scene.path, unpacked, self._limits)
-        sent_as = top.name if top != unpacked else _ARCHIVE_SUFFIX.sub("", upload.scene.name)
-        name = request.name or scene_name(sent_as)
-        folder.input.mkdir()
-        top.rename(folder.input / name)
-        scene = self._read(folder.input / name, request, config, depth)
-
-        upload.scene.path.unlink()
-        shutil.rmtree(unpacked, ignore_errors=True)
+        self._offers.check(request.outputs)
+        depth = _keep(folder.depth, "depth", upload.depth) if upload.depth else None
+        if depth is not None and upload.depth_unit is not None:
+            upload.depth_unit.path.rename(depth.with_suffix(".json"))
+        if upload.scene is not None:
+            name, trajectories = self._take_scene(folder, upload.scene, request, config, depth)
+        else:
+            assert upload.image is not None, "the receiver has seen to it"
+            name, trajectories = self._take_image(folder, upload.image, request, depth)
         new = NewScene(
-            id=secrets.token_hex(10),
-            name=name,
-            parameters=request,
-            trajectories=tuple(trajectory.id for trajectory in scene.trajectories),
+            id=secrets.token_hex(10), name=name, parameters=request, trajectories=trajectories
         )
         final = self._folders.scene(new.id).root
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +160,60 @@ class Submitter:
         finally:
             if not stored:
                 shutil.rmtree(final, ignore_errors=True)
+
+    def _take_scene(
+        self,
+        folder: SceneFolder,
+        archive: ReceivedFile,
+        request: SceneRequest,
+        config: ModelConfig,
+        depth: Path | None,
+    ) -> tuple[str, tuple[str, ...]]:
+        """Unpack and validate a scene folder; its name and the ids of its trajectories."""
+        if request.build is not None:
+            raise ValidationError(
+                "only an image can be built from",
+                where="parameters: build",
+                got="the part scene",
+                allowed="the part image",
+            )
+        unpacked = folder.root / "unpacked"
+        unpacked.mkdir()
+        top = unpack(archive.path, unpacked, self._limits)
+        sent_as = top.name if top != unpacked else _ARCHIVE_SUFFIX.sub("", archive.name)
+        name = request.name or scene_name(sent_as)
+        folder.input.mkdir()
+        top.rename(folder.input / name)
+        scene = read_scene(
+            folder.input / name,
+            scale_map=config.scale_map,
+            nframe=config.nframe,
+            align_nframe=request.align_nframe,
+            task_type=request.task_type,
+            depth=depth,
+            needs_depth=self._offers.depth_estimator is None,
+        )
+        archive.path.unlink()
+        shutil.rmtree(unpacked, ignore_errors=True)
+        return name, tuple(trajectory.id for trajectory in scene.trajectories)
+
+    def _take_image(
+        self,
+        folder: SceneFolder,
+        image: ReceivedFile,
+        request: SceneRequest,
+        depth: Path | None,
+    ) -> tuple[str, tuple[str, ...]]:
+        """Validate an image; the scene's name and the ids of the trajectories it will have."""
+        # Cutting views out of panoramas needs torch: not before there is one to look at.
+        from worldstereo.builder.source import check_source
+
+        parameters = build_parameters(request)
+        kept = _keep(folder.source, "image", image)
+        check_source(kept, depth, parameters, estimator=self._offers.depth_estimator is not None)
+        folder.input.mkdir()
+        name = request.name or scene_name(Path(image.name).stem)
+        return name, trajectory_ids(parameters)
 
     def _config(self, request: SceneRequest) -> ModelConfig:
         variant = variant_named(request.variant)
@@ -180,17 +233,49 @@ class Submitter:
             )
         return self._configs[variant]
 
-    def _read(
-        self, folder: Path, request: SceneRequest, config: ModelConfig, depth: Path | None
-    ) -> SceneInput:
-        return read_scene(
-            folder,
-            scale_map=config.scale_map,
-            nframe=config.nframe,
-            align_nframe=request.align_nframe,
-            task_type=request.task_type,
-            depth=depth,
+
+@dataclass(frozen=True)
+class Offers:
+    """What a server can do beside generating clips.
+
+    Attributes:
+        outputs: what a scene's ``outputs`` may name.
+        depth_estimator: of images that come without depth; None: they must bring it.
+    """
+
+    outputs: tuple[Output, ...]
+    depth_estimator: str | None = None
+
+    def check(self, wanted: Collection[Output]) -> None:
+        """ParameterError where something is wanted that is not offered."""
+        missing = [name for name in wanted if name not in self.outputs]
+        if missing:
+            raise ParameterError(
+                "this server cannot make the output",
+                where="outputs",
+                got=", ".join(missing),
+                allowed=", ".join(self.outputs),
+            )
+
+
+def build_parameters(request: SceneRequest) -> BuildParameters:
+    """How the engine builds a scene from an image.
+
+    Raises:
+        ValidationError: the request does not say how.
+        ParameterError: a trajectory is not one.
+    """
+    if request.build is None:
+        raise ValidationError(
+            "how to build a scene from the image is not said",
+            where="parameters: build",
+            got="nothing",
+            allowed="an object with at least a prompt",
         )
+    try:
+        return BuildParameters.model_validate(request.build.model_dump(exclude_none=True))
+    except pydantic.ValidationError as error:
+        raise refused(error, "build") from error
 
 
 def scene_name(sent_as: str) -> str:
@@ -215,17 +300,21 @@ def _submission(key: str | None, upload: Upload) -> Submission | None:
     if key is None:
         return None
     # What the sender chose, not how it was wrapped: a boundary may differ between two tries.
-    parts = [_request(upload.parameters).model_dump_json(), upload.scene.sha256]
-    parts += [upload.depth.sha256, upload.depth.name] if upload.depth else []
+    parts = [_request(upload.parameters).model_dump_json()]
+    for file in (upload.scene, upload.image, upload.depth, upload.depth_unit):
+        parts += [file.sha256] if file else ["none"]
+    # A depth map's suffix matters.
+    parts += [upload.depth.name] if upload.depth else []
     return Submission(key, hashlib.sha256("\n".join(parts).encode()).hexdigest())
 
 
-def _keep_depth(folder: SceneFolder, depth: ReceivedFile | None) -> Path | None:
-    if depth is None:
-        return None
+def _keep(folder: Path, stem: str, received: ReceivedFile) -> Path:
+    """Move a file part into a folder of its own."""
     # The readers go by content; the suffix is kept because some formats are told apart by it.
-    suffix = Path(depth.name).suffix.lower()
-    folder.depth.mkdir()
-    kept = folder.depth / f"depth{suffix if _DEPTH_SUFFIX.fullmatch(suffix) else ''}"
-    depth.path.rename(kept)
+    suffix = Path(received.name).suffix.lower()
+    folder.mkdir()
+    # .json is the name of what states a depth map's unit.
+    usable = _SUFFIX.fullmatch(suffix) and suffix != ".json"
+    kept = folder / f"{stem}{suffix if usable else ''}"
+    received.path.rename(kept)
     return kept

@@ -13,21 +13,21 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from worldstereo_client.errors import LayoutError
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 # Archives carry no times: 1980-01-01 is the earliest that zip can say.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @contextmanager
-def open_archive(
-    scene: Path, replaced: Mapping[str, Path | None] | None = None
-) -> Iterator[tuple[str, IO[bytes]]]:
+def open_archive(scene: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Open a scene as an archive: a folder is packed into a temporary file, an archive taken as is.
 
     The zip is uncompressed (images and videos are compressed already) and holds the folder's files
@@ -36,8 +36,6 @@ def open_archive(
 
     Args:
         scene: a folder, or a zip or tar file (told by content).
-        replaced: files to send instead of the folder's own, by their names in it; None leaves
-            a file out.
 
     Yields:
         A file name for the upload and the open file, at its start.
@@ -48,7 +46,7 @@ def open_archive(
     """
     if scene.is_dir():
         with tempfile.TemporaryFile(prefix="worldstereo-upload-") as file:
-            write_zip(scene, file, replaced)
+            write_zip(scene, file)
             file.seek(0)
             yield f"{scene_name(scene)}.zip", file
         return
@@ -59,18 +57,24 @@ def open_archive(
             "not a scene",
             where=str(scene),
             got="a file that is no archive",
-            allowed="a scene folder, or a zip, tar or tar.gz of one",
+            allowed="a scene folder, or a zip, tar or tar.gz of one; or a PNG, JPEG or WebP image",
         )
     with scene.open("rb") as file:
         yield scene.name, file
 
 
-def write_zip(
-    folder: Path, file: IO[bytes], replaced: Mapping[str, Path | None] | None = None
-) -> None:
+def is_image(scene: Path) -> bool:
+    """Whether a file is a PNG, JPEG or WebP image, by its content."""
+    if not scene.is_file():
+        return False
+    with scene.open("rb") as file:
+        start = file.read(12)
+    return start.startswith((PNG, b"\xff\xd8\xff")) or (start[:4], start[8:]) == (b"RIFF", b"WEBP")
+
+
+def write_zip(folder: Path, file: IO[bytes]) -> None:
     """Write every file of ``folder`` into an uncompressed zip; equal folders give equal bytes."""
-    every = {**dict(scene_files(folder)), **(replaced or {})}
-    files = {name: path for name, path in every.items() if path is not None}
+    files = dict(scene_files(folder))
     if not files:
         raise LayoutError("the scene folder is empty", where=str(folder))
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

@@ -21,6 +21,7 @@ from worldstereo_client.errors import ParameterError, UnexpectedResponse
 from worldstereo_client.schemas import (
     Artefact,
     ArtefactList,
+    BuildRequest,
     Health,
     ModelInfo,
     ModelList,
@@ -107,8 +108,22 @@ def scene_request(**parameters: Any) -> SceneRequest:
     Raises:
         ParameterError: an unknown name or a value outside its range.
     """
+    return _checked(SceneRequest, parameters)
+
+
+def build_request(**parameters: Any) -> BuildRequest | None:
+    """How a scene is built from an image; None where nothing is said about it.
+
+    Raises:
+        ParameterError: an unknown name or a value outside its range, or no prompt.
+    """
+    given = {name: value for name, value in parameters.items() if value not in (None, (), [])}
+    return _checked(BuildRequest, given) if given else None
+
+
+def _checked(model: type[Model], parameters: Mapping[str, Any]) -> Model:
     try:
-        return SceneRequest(**{k: v for k, v in parameters.items() if v is not None})
+        return model(**{k: v for k, v in parameters.items() if v is not None})
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ParameterError(
@@ -119,19 +134,16 @@ def scene_request(**parameters: Any) -> SceneRequest:
 
 
 def submit(
-    archive: tuple[str, IO[bytes]],
-    parameters: SceneRequest,
-    depth: tuple[str, IO[bytes]] | None,
-    idempotency_key: str,
+    parts: Mapping[str, tuple[str, IO[bytes]]], parameters: SceneRequest, idempotency_key: str
 ) -> Call[Scene]:
-    """``POST /v1/scenes``: the archive, its parameters and perhaps a depth map, in one body.
+    """``POST /v1/scenes``: a scene's files and its parameters in one body.
 
     The same arguments give the same bytes: the boundary comes from the key.
 
     Args:
-        archive: file name and open file.
+        parts: file name and open file of ``scene`` (an archive) or ``image``, and perhaps of
+            ``depth`` and ``depth_unit``.
         parameters: those at their defaults are not sent.
-        depth: file name and open file, or None.
         idempotency_key: 1 to 255 visible ASCII characters.
     """
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", idempotency_key):
@@ -143,8 +155,9 @@ def submit(
         )
     body = parameters.model_dump_json(exclude_defaults=True)
     files: list[tuple[str, Any]] = [("parameters", (None, body.encode(), "application/json"))]
-    files += [("scene", (archive[0], archive[1], "application/octet-stream"))]
-    files += [("depth", (depth[0], depth[1], "application/octet-stream"))] if depth else []
+    files += [
+        (part, (name, file, "application/octet-stream")) for part, (name, file) in parts.items()
+    ]
     boundary = hashlib.sha256(idempotency_key.encode()).hexdigest()[:40]
     return Call(
         "POST",

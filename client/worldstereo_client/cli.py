@@ -137,6 +137,12 @@ def submit(
     task_type: options.TaskType = None,
     align_nframe: options.AlignNframe = 8,
     steps: options.Steps = None,
+    prompt: options.Prompt = None,
+    trajectory: options.Trajectories = None,
+    panorama: options.Panorama = False,
+    fov: options.FieldOfView = None,
+    clearance: options.Clearance = None,
+    outputs: options.Outputs = None,
     name: Annotated[str | None, typer.Option(help="Name of the result folder.")] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="Submits with the same key and content are one scene.")
@@ -146,7 +152,7 @@ def submit(
     url: options.Url = options.DEFAULT_URL,
     as_json: options.Json = False,
 ) -> None:
-    """Send a scene folder (or a zip or tar of one) to a server."""
+    """Send a scene folder (or a zip or tar of one), or an image to build from, to a server."""
     with Client(url) as client:
         job = client.scenes.submit(
             options.one_input(scene, input_path),
@@ -158,6 +164,8 @@ def submit(
             align_nframe=align_nframe,
             num_inference_steps=steps,
             name=name,
+            outputs=options.output_names(outputs),
+            **options.image_arguments(prompt, trajectory, panorama, fov, clearance),
         )
         if not (wait or output_path):
             current = job.status()

@@ -6,22 +6,23 @@ Flags that the published program has keep their names; each has the dashed spell
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from worldstereo_client.client import DEFAULT_URL
 from worldstereo_client.errors import ParameterError
+from worldstereo_client.trajectories import read_trajectories
 
 Url = Annotated[str, typer.Option("--url", envvar="WORLDSTEREO_URL", help="Address of the server.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 SceneId = Annotated[str, typer.Argument(metavar="SCENE_ID", help="Id of the scene.")]
 Input = Annotated[
     Path | None,
-    typer.Argument(metavar="INPUT", help="Scene folder; the same as --input_path."),
+    typer.Argument(metavar="INPUT", help="Scene folder or image; the same as --input_path."),
 ]
 InputPath = Annotated[
-    Path | None, typer.Option("--input_path", "--input-path", help="Scene folder.")
+    Path | None, typer.Option("--input_path", "--input-path", help="Scene folder or image.")
 ]
 Output = Annotated[
     Path,
@@ -71,6 +72,39 @@ Depth = Annotated[
     Path | None,
     typer.Option("--depth", help="Depth map of the image of a scene without renders."),
 ]
+Prompt = Annotated[
+    str | None, typer.Option("--prompt", help="What an image shows, to build a scene from it.")
+]
+Trajectories = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trajectory",
+        help="Camera path from an image, e.g. orbit:azimuth=30,name=right, or a .json file; may "
+        "be given again. Default: the published four.",
+    ),
+]
+Panorama = Annotated[
+    bool, typer.Option("--panorama", help="The image is an equirectangular panorama.")
+]
+FieldOfView = Annotated[
+    float | None,
+    typer.Option("--fov", help="Horizontal field of view of an image, in degrees."),
+]
+Clearance = Annotated[
+    float | None,
+    typer.Option(
+        "--clearance", help="How near a path may come to the points, as a share of their depth."
+    ),
+]
+Outputs = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        help="What the result holds beside its clips, with commas between: points, glb, colmap, "
+        "transforms, inria, blender, depth, worldmirror, ... or none. Default: "
+        "colmap,transforms.",
+    ),
+]
 Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Denoising steps; default: the variant's published count."),
@@ -79,19 +113,27 @@ Steps = Annotated[
 __all__ = [
     "DEFAULT_URL",
     "AlignNframe",
+    "Clearance",
     "Depth",
+    "FieldOfView",
     "Input",
     "InputPath",
     "Json",
     "OptionalOutput",
     "Output",
+    "Outputs",
+    "Panorama",
+    "Prompt",
     "SceneId",
     "Seed",
     "Steps",
     "TaskType",
+    "Trajectories",
     "Url",
     "Variant",
+    "image_arguments",
     "one_input",
+    "output_names",
 ]
 
 
@@ -110,3 +152,31 @@ def one_input(argument: Path | None, option: Path | None) -> Path:
             fix="for example --input_path scenes/kitchen",
         )
     return given[0]
+
+
+def image_arguments(
+    prompt: str | None,
+    trajectories: list[str] | None,
+    panorama: bool,
+    field_of_view: float | None,
+    clearance: float | None,
+) -> dict[str, Any]:
+    """Arguments of ``client.scenes.submit`` that say how a scene is built from an image.
+
+    Raises:
+        ParameterError: a trajectory cannot be read.
+    """
+    return {
+        "prompt": prompt,
+        "trajectories": [spec for text in trajectories or () for spec in read_trajectories(text)],
+        "panorama": panorama,
+        "field_of_view": field_of_view,
+        "clearance": clearance,
+    }
+
+
+def output_names(text: str | None) -> tuple[str, ...] | None:
+    """The outputs named with commas between; () for ``none``, None where nothing is said."""
+    if text is None:
+        return None
+    return tuple(name.strip() for name in text.split(",") if name.strip() not in ("", "none"))

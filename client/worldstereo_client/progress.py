@@ -65,10 +65,10 @@ class SceneBars:
         """Bring the bars up to date with one event."""
         if event.type == "scene":
             self._bars.update(self._scene, stage=event.status or "")
+        elif event.type == "progress" and not event.trajectory:
+            self._bars.update(self._scene, stage=_stage(event))
         elif event.trajectory and event.type == "progress":
-            stage = event.stage or ""
-            if event.steps:
-                stage += f" {event.step} of {event.steps}"
+            stage = _stage(event)
             self._bars.update(
                 self._task(event.trajectory),
                 total=event.steps or None,
@@ -91,6 +91,11 @@ class SceneBars:
         self._bars.advance(self._scene)
         reason = f": {escape(event.error.detail)}" if event.error else ""
         self._bars.console.print(f"{MARKS[status]} {escape(trajectory)}{reason}", highlight=False)
+
+
+def _stage(event: Event) -> str:
+    """The stage in words, e.g. ``denoise 3 of 4``."""
+    return f"{event.stage} {event.step} of {event.steps}" if event.steps else event.stage or ""
 
 
 def _print_line(console: Console, event: Event) -> None:

@@ -16,36 +16,35 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import httpx_sse
 
 from worldstereo_client import calls
-from worldstereo_client.archive import open_archive, scene_name
 from worldstereo_client.download import PARALLEL_DOWNLOADS, Download, plan_downloads
-from worldstereo_client.errors import ParameterError, ServerUnreachable
+from worldstereo_client.errors import ServerUnreachable
 from worldstereo_client.events import Deadline, EventCursor, watch
 from worldstereo_client.handles import AsyncSceneJob, SceneJob
 from worldstereo_client.schemas import (
     Artefact,
     Event,
     Scene,
-    SceneRequest,
     SceneStatus,
     SceneSummary,
+    TrajectorySpec,
 )
+from worldstereo_client.submission import open_parts, submit_request
 
 if TYPE_CHECKING:
     from worldstereo_client.client import AsyncClient, Client
 
 OnFile = Callable[[Artefact, Path], None]
-Part = tuple[str, IO[bytes]]
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Scenes:
@@ -61,21 +60,33 @@ class Scenes:
         variant: str | None = None,
         seed: int | None = None,
         depth: str | Path | None = None,
+        prompt: str | None = None,
+        trajectories: Sequence[TrajectorySpec] = (),
+        panorama: bool = False,
+        field_of_view: float | None = None,
+        clearance: float | None = None,
         idempotency_key: str | None = None,
         **parameters: Any,
     ) -> SceneJob:
-        """Send a scene and queue it.
+        """Send a scene, or an image that one is built from, and queue it.
 
         Args:
-            scene: a scene folder, or a zip, tar or tar.gz of one.
+            scene: a scene folder, or a zip, tar or tar.gz of one; or a PNG, JPEG or WebP image.
             variant: ``worldstereo-camera``, ``worldstereo-memory`` or ``worldstereo-memory-dmd``.
             seed: of the whole scene's noise.
-            depth: depth map of the start image of a scene that has no renders: .npy, .exr, or a
-                16-bit .png beside a .json that states its unit.
+            depth: depth map of the image, or of the start image of a scene that has no renders:
+                .npy, .exr, or a 16-bit .png beside a .json that states its unit; None: the
+                scene's own, or what the server estimates.
+            prompt: what an image shows; needed to build from one.
+            trajectories: camera paths from an image (``worldstereo_client.trajectories``);
+                none: the published four.
+            panorama: the image is equirectangular.
+            field_of_view: of the image, horizontal, in degrees; None: the depth estimator's.
+            clearance: how near a path may come to the points, as a share of the median depth.
             idempotency_key: submits with the same key and content are one scene; one is made up
                 when None, so that a try that is repeated by itself never starts a second scene.
             parameters: further fields of ``SceneRequest``: name, task_type, align_nframe,
-                max_reference, num_inference_steps, guidance_scale, renderer.
+                max_reference, num_inference_steps, guidance_scale, renderer, outputs.
 
         Returns:
             A handle on the queued scene.
@@ -84,11 +95,21 @@ class Scenes:
             InputError: the scene or a parameter cannot be used (its subclass says which).
             QueueFull, NotReady: the server does not take it now.
         """
-        request = _request(Path(scene), variant=variant, seed=seed, **parameters)
+        request = submit_request(
+            Path(scene),
+            prompt=prompt,
+            trajectories=trajectories,
+            panorama=panorama,
+            field_of_view=field_of_view,
+            clearance=clearance,
+            variant=variant,
+            seed=seed,
+            **parameters,
+        )
         with ExitStack() as stack:
-            archive, opened = _open(stack, scene, depth)
+            parts = open_parts(stack, Path(scene), depth)
             key = idempotency_key or uuid.uuid4().hex
-            submitted = self._client.send(calls.submit(archive, request, opened, key))
+            submitted = self._client.send(calls.submit(parts, request, key))
         return SceneJob(self._client, submitted)
 
     def job(self, scene_id: str) -> SceneJob:
@@ -234,18 +255,16 @@ class AsyncScenes:
         self,
         scene: str | Path,
         *,
-        variant: str | None = None,
-        seed: int | None = None,
         depth: str | Path | None = None,
         idempotency_key: str | None = None,
         **parameters: Any,
     ) -> AsyncSceneJob:
-        """Send a scene and queue it; arguments and errors as in ``Scenes.submit``."""
-        request = _request(Path(scene), variant=variant, seed=seed, **parameters)
+        """Send a scene or an image and queue it; arguments and errors as in ``Scenes.submit``."""
+        request = submit_request(Path(scene), **parameters)
         with ExitStack() as stack:
-            archive, opened = await asyncio.to_thread(_open, stack, scene, depth)
+            parts = await asyncio.to_thread(open_parts, stack, Path(scene), depth)
             key = idempotency_key or uuid.uuid4().hex
-            submitted = await self._client.send(calls.submit(archive, request, opened, key))
+            submitted = await self._client.send(calls.submit(parts, request, key))
         return AsyncSceneJob(self._client, submitted)
 
     async def job(self, scene_id: str) -> AsyncSceneJob:
@@ -342,32 +361,6 @@ class AsyncScenes:
             return await asyncio.to_thread(item.finish)
 
         return await self._client.repeat(once, attempts)
-
-
-def _request(scene: Path, **parameters: Any) -> SceneRequest:
-    """The parameters of a submit; a folder gives the scene its name."""
-    if parameters.get("name") is None and scene.is_dir():
-        parameters["name"] = scene_name(scene)
-    return calls.scene_request(**parameters)
-
-
-def _open(
-    stack: ExitStack, scene: str | Path, depth: str | Path | None
-) -> tuple[Part, Part | None]:
-    """Open the file parts of a submit; ``stack`` closes them."""
-    scene = Path(scene)
-    if depth is None:
-        return stack.enter_context(open_archive(scene)), None
-    depth = Path(depth)
-    if not depth.is_file():
-        raise ParameterError("no such depth file", where="depth", got=str(depth))
-    opened = stack.enter_context(depth.open("rb"))
-    unit = depth.with_suffix(".json")
-    if opened.read(8) == PNG and unit.is_file() and scene.is_dir():
-        # A PNG's unit is in a file of its own: both travel inside the scene.
-        own = {"depth.npy": None, "depth.exr": None, "depth.png": depth, "depth.json": unit}
-        return stack.enter_context(open_archive(scene, own)), None
-    return stack.enter_context(open_archive(scene)), (depth.name, opened)
 
 
 async def _all(downloads: Iterable[Coroutine[Any, Any, Path]]) -> builtins.list[Path]:

@@ -12,6 +12,24 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DEFAULT_VARIANT = "worldstereo-memory-dmd"
 
+# What a scene's result can hold beside its clips; ``GET /v1/models`` says what a server offers.
+Output = Literal[
+    "points",
+    "glb",
+    "colmap",
+    "transforms",
+    "inria",
+    "blender",
+    "depth",
+    "worldmirror",
+    "splats",
+    "worldmirror_results",
+]
+# Those of them that take a GPU and further software.
+GpuOutput = Literal["splats", "worldmirror_results"]
+GPU_OUTPUTS: tuple[GpuOutput, ...] = ("splats", "worldmirror_results")
+DEFAULT_OUTPUTS: tuple[Output, ...] = ("colmap", "transforms")
+
 
 class Wire(BaseModel):
     """Base of everything on the wire: immutable; unknown fields of a newer server are ignored."""
@@ -52,8 +70,46 @@ class TrajectoryStatus(StrEnum):
         return self in (self.COMPLETED, self.FAILED, self.SKIPPED, self.CANCELLED)
 
 
+class TrajectorySpec(BaseModel):
+    """A camera path by its preset: ``{"preset": "orbit", "azimuth": 30, "name": "right"}``.
+
+    Which fields a preset takes is in ``worldstereo_client.trajectories``; the server checks them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    preset: str
+    name: str | None = None
+
+
+class BuildRequest(BaseModel):
+    """How a scene is built from one image; sent with the part ``image`` instead of ``scene``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(min_length=1, max_length=20_000, description="what the scene shows")
+    kind: Literal["perspective", "panorama"] = Field(
+        default="perspective", description="panorama: an equirectangular image, twice as wide"
+    )
+    trajectories: tuple[TrajectorySpec, ...] = Field(
+        default=(), description="empty: the published four, or a panorama's own"
+    )
+    field_of_view: float | None = Field(
+        default=None,
+        ge=5,
+        le=160,
+        description="horizontal, in degrees; null: what the depth estimator finds, else 60",
+    )
+    clearance: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="how near a path may come to the points, as a share of the median depth",
+    )
+
+
 class SceneRequest(BaseModel):
-    """Parameters of a new scene; sent as the JSON part ``parameters`` beside the archive."""
+    """Parameters of a new scene; sent as the JSON part ``parameters`` beside its file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,6 +128,12 @@ class SceneRequest(BaseModel):
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     renderer: Literal["torch", "pytorch3d"] = "torch"
+    build: BuildRequest | None = Field(
+        default=None, description="of a scene that is built from one image"
+    )
+    outputs: tuple[Output, ...] = Field(
+        default=DEFAULT_OUTPUTS, description="what the result holds beside its clips"
+    )
 
 
 class Problem(Wire):
@@ -163,7 +225,8 @@ class Event(Wire):
     """One event of a scene. ``id`` grows by one within a scene, from 1, without gaps.
 
     ``type`` is ``scene`` (``status`` changed), ``trajectory`` (its ``status`` changed) or
-    ``progress`` (``stage`` and step ``step`` of ``steps`` of a trajectory).
+    ``progress`` (``stage`` and step ``step`` of ``steps``: of a trajectory, or of the scene
+    itself while it is built or its outputs are made).
     """
 
     id: int
@@ -207,9 +270,13 @@ class ModelInfo(Wire):
 
 
 class ModelList(Wire):
-    """The variants that this server offers."""
+    """The variants that this server offers, and what else it can do."""
 
     models: list[ModelInfo]
+    depth_estimator: str | None = Field(
+        default=None, description="of scenes that bring no depth; null: they must"
+    )
+    outputs: list[str] = Field(default_factory=list, description="what ``outputs`` may name")
 
 
 class Health(Wire):

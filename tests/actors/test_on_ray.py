@@ -21,6 +21,7 @@ from cluster.local import ClusterError, LocalCluster
 from cluster.loopback import listeners
 from cluster.processes import is_running
 from tests.actors.engines import spec_of
+from tests.clusters import running_cluster
 from tests.deployments.fake_engine import fake_frames
 from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.errors import (
@@ -33,12 +34,19 @@ from worldstereo.errors import (
 from worldstereo.types import Clip
 
 
+def parent_of(pid: int) -> int:
+    return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[1])
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(num_cpus=2, num_gpus=0) as running:
+    with running_cluster(num_cpus=2, num_gpus=0) as running:
         yield running
         pids, folder = running.processes, running.run_folder
+        children = [pid for pid in pids if parent_of(pid) == os.getpid()]
         running.shutdown()  # and once more when the block ends
+    assert children
+    assert [pid for pid in children if Path("/proc", str(pid)).exists()] == [], "zombies"
     assert [pid for pid in pids if is_running(pid)] == []
     assert not folder.exists()
 

@@ -35,6 +35,7 @@ class StubScene:
     artefacts: dict[str, bytes]
     files: dict[str, bytes]
     depth: bytes | None
+    depth_unit: bytes | None
     created: float
     tick_s: float
     stopped_at: int | None = None

@@ -128,6 +128,13 @@ class FaultInjector:
         return spoiled
 
 
+def zipped(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
+    return file.getvalue()
+
+
 def build_app(stub: Stub) -> ASGIApp:
     app = FastAPI()
 
@@ -140,12 +147,17 @@ def build_app(stub: Stub) -> ASGIApp:
     @app.post("/v1/scenes", response_model=None)
     async def submit(request: Request) -> Response:
         async with request.form() as form:
-            upload, depth = form["scene"], form.get("depth")
+            upload = form["image"] if "image" in form else form["scene"]
             assert isinstance(upload, UploadFile)
             content, filename = await upload.read(), upload.filename or "scene"
             parameters = form.get("parameters", "{}")
             assert isinstance(parameters, str), "parameters is a text part"
-            depth_bytes = await depth.read() if isinstance(depth, UploadFile) else None
+            beside = {
+                name: await part.read()
+                for name, part in form.items()
+                if isinstance(part, UploadFile) and name.startswith("depth")
+            }
+            is_image = "image" in form
         key = request.headers["idempotency-key"]
         body_hash = hashlib.sha256(content + parameters.encode()).hexdigest()
         if key in stub.keys:
@@ -153,6 +165,8 @@ def build_app(stub: Stub) -> ASGIApp:
             if known != body_hash:
                 return problem_response(problem(409, "IdempotencyConflict", "another body"))
             return accepted(stub.scenes[scene_id])
+        if is_image:
+            content = zipped("image.png", content)
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 files = {name: archive.read(name) for name in archive.namelist()}
@@ -170,7 +184,8 @@ def build_app(stub: Stub) -> ASGIApp:
             script=stub.script(),
             artefacts=result_files(),
             files=files,
-            depth=depth_bytes,
+            depth=beside.get("depth"),
+            depth_unit=beside.get("depth_unit"),
             created=time.monotonic(),
             tick_s=stub.tick_s,
         )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from worldstereo_client import Client, RetryPolicy, errors
+from worldstereo_client import Client, RetryPolicy, chain, dolly, errors, orbit, pan
 from worldstereo_client.schemas import SceneStatus
 
 from tests.client.conftest import QUICK
@@ -42,17 +42,58 @@ def test_a_depth_file_goes_along(client: Client, stub: Stub, scene_folder: Path)
     depth.write_bytes(b"numbers")
     job = client.scenes.submit(scene_folder, depth=depth)
     assert stub.scenes[job.id].depth == b"numbers"
-    (scene_folder / "depth.npy").write_bytes(b"the folder's own")
+    assert stub.scenes[job.id].depth_unit is None
     picture = b"\x89PNG\r\n\x1a\ngrey"
     depth.with_suffix(".png").write_bytes(picture)
     depth.with_suffix(".json").write_text('{"unit": "millimetre"}')
     job = client.scenes.submit(scene_folder, depth=depth.with_suffix(".png"))
-    assert stub.scenes[job.id].depth is None
-    assert "depth.npy" not in stub.scenes[job.id].files
-    assert stub.scenes[job.id].files["depth.png"] == picture
-    assert stub.scenes[job.id].files["depth.json"] == b'{"unit": "millimetre"}'
+    assert stub.scenes[job.id].depth == picture
+    assert stub.scenes[job.id].depth_unit == b'{"unit": "millimetre"}'
     with pytest.raises(errors.ParameterError, match="no such depth file"):
         client.scenes.submit(scene_folder, depth=depth.with_name("absent.npy"))
+
+
+def test_an_image_is_sent_with_how_to_build_from_it(
+    client: Client, stub: Stub, tmp_path: Path
+) -> None:
+    photo = tmp_path / "harbour.jpg"
+    photo.write_bytes(b"\xff\xd8\xff\xe0 a photo")
+    job = client.scenes.submit(
+        photo,
+        prompt="a harbour",
+        trajectories=[orbit(azimuth=30, name="right"), chain([pan(20), dolly(0.3)])],
+        field_of_view=70,
+        outputs=["points"],
+    )
+    scene = stub.scenes[job.id]
+    assert scene.files["image.png"] == photo.read_bytes()
+    assert scene.parameters.outputs == ("points",)
+    build = scene.parameters.build
+    assert build is not None
+    assert (build.prompt, build.kind, build.field_of_view) == ("a harbour", "perspective", 70)
+    assert [spec.model_dump(exclude_none=True) for spec in build.trajectories] == [
+        {"preset": "orbit", "name": "right", "azimuth": 30, "elevation": 0},
+        {
+            "preset": "chain",
+            "segments": [
+                {"preset": "pan", "degrees": 20},
+                {"preset": "dolly", "amount": 0.3, "unit": "pivot"},
+            ],
+        },
+    ]
+
+
+def test_what_is_said_of_an_image_needs_one(
+    client: Client, scene_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(errors.ParameterError, match=r"only an image.*got prompt"):
+        client.scenes.submit(scene_folder, prompt="a room")
+    image = tmp_path / "image.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(errors.ParameterError, match="a prompt is needed"):
+        client.scenes.submit(image)
+    with pytest.raises(errors.ParameterError, match="greater than 1"):
+        client.scenes.submit(image, prompt="a room", field_of_view=0)
 
 
 def test_an_archive_is_sent_as_it_is(client: Client, stub: Stub, scene_folder: Path) -> None:

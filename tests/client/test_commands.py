@@ -59,7 +59,7 @@ def test_all_commands_are_there() -> None:
     }
     assert names == {
         *("run", "serve", "submit", "status", "watch", "cancel", "download", "models", "doctor"),
-        "fetch-weights",
+        *("build", "export", "evaluate", "fetch-weights"),
     }
 
 

@@ -10,18 +10,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
 from worldstereo_client import Client, RetryPolicy, errors
-from worldstereo_client.schemas import SceneStatus, TrajectoryStatus
+from worldstereo_client.schemas import Output, SceneStatus, TrajectoryStatus
 
 from configs.settings import UploadLimits
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.store import Store
-from deployments.submission import Submitter
+from deployments.submission import Offers, Submitter
 from deployments.tables import sqlite_url
 from tests.client.conftest import QUICK
 from tests.client.stub_server import serving
@@ -79,6 +79,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     store = Store(sqlite_url(folders.root / "store.sqlite"))
     config: ModelConfig = read_model_config(bundled_folder("worldstereo-tiny") / VARIANT)
     configs = {VARIANT: config}
+    offers = Offers(outputs=get_args(Output))
 
     async def wake() -> None:
         """Nobody is behind the store."""
@@ -87,13 +88,14 @@ def server(tmp_path: Path) -> Iterator[Server]:
         store=store,
         folders=folders,
         submitter=Submitter(
-            store, folders, configs, UploadLimits(), max_queued_scenes=3, max_validations=2
+            store, folders, configs, UploadLimits(), offers, max_queued_scenes=3, max_validations=2
         ),
         feed=EventFeed(store, poll_s=0.01, heartbeat_s=0.05),
         readiness=AlwaysReady(),
         wake=wake,
         source="worldstereo-tiny",
         configs=configs,
+        offers=offers,
     )
     with serving(create_api(backend)) as url:
         yield Server(url, store, folders)

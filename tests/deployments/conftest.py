@@ -1,14 +1,22 @@
-"""What the service's tests share: the bundled model's configuration, a store, a scene."""
+"""What the service's tests share: the bundled model's configuration, a store, a scene, the API."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
+from configs.settings import UploadLimits
+from deployments.api import Backend, create_api
+from deployments.event_feed import EventFeed
+from deployments.folders import SceneFolders
 from deployments.store import Store
+from deployments.submission import Offers, Submitter
 from deployments.tables import sqlite_url
 from tests import scenes
 from tests.deployments.archive_files import zip_of_folder
+from tests.deployments.http_api import VARIANT, FakeOrchestrator
 from worldstereo.config import ModelConfig
 from worldstereo.models.source import bundled_folder, read_model_config
 
@@ -31,3 +39,55 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(sqlite_url(tmp_path / "data" / "store.sqlite"))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def orchestrator() -> FakeOrchestrator:
+    return FakeOrchestrator()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> SceneFolders:
+    return SceneFolders(tmp_path / "data")
+
+
+@pytest.fixture
+def offers() -> Offers:
+    """What the server can do beside generating clips."""
+    return Offers(outputs=("points", "colmap", "transforms"))
+
+
+@pytest.fixture
+def api(
+    store: Store,
+    folders: SceneFolders,
+    orchestrator: FakeOrchestrator,
+    tiny_config: ModelConfig,
+    offers: Offers,
+) -> FastAPI:
+    limits = UploadLimits(max_upload_bytes=2_000_000, max_file_bytes=1_000_000)
+    configs = {VARIANT: tiny_config}
+    submitter = Submitter(
+        store, folders, configs, limits, offers, max_queued_scenes=3, max_validations=1
+    )
+    feed = EventFeed(store, poll_s=0.01, heartbeat_s=0.2)
+    return create_api(
+        Backend(
+            store,
+            folders,
+            submitter,
+            feed,
+            orchestrator,
+            orchestrator.wake,
+            "/models/worldstereo-tiny",
+            configs,
+            offers,
+        )
+    )
+
+
+@pytest.fixture
+async def http(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        yield client

@@ -1,10 +1,12 @@
 """Doubles of a generator's replicas and of a memory bank, for tests of the orchestration."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from actors.memory_bank import OpenedScene, PlannedClip
+from worldstereo_client.schemas import Output
+
+from actors.memory_bank import OpenedScene, PlannedClip, SceneStage
 from actors.messages import (
     Advanced,
     ClipRequest,
@@ -112,6 +114,7 @@ class FakeMemory:
         depends_on: the plan, in canonical order.
         committed: what is on disk already.
         opening: called at each ``open``; may raise.
+        reconstructing: called with the outputs; may raise.
     """
 
     def __init__(
@@ -119,8 +122,13 @@ class FakeMemory:
         depends_on: Mapping[str, tuple[str, ...]],
         committed: frozenset[str] = frozenset(),
         opening: Callable[[], None] | None = None,
+        reconstructing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.actor = "bank"
+        self.outputs: list[Output] = []
+        self.stopped = asyncio.Event()
+        self.told = SceneStage("open")
+        self._reconstructing = reconstructing
         self.states: dict[str, str] = {}
         self.closed = 0
         self._opening = opening
@@ -136,6 +144,17 @@ class FakeMemory:
         if self._opening is not None:
             self._opening()
         return self._opened
+
+    async def reconstruct(self, outputs: Collection[Output]) -> None:
+        self.outputs += outputs
+        if self._reconstructing is not None:
+            await self._reconstructing()
+
+    async def stage(self) -> SceneStage:
+        return self.told
+
+    async def stop(self) -> None:
+        self.stopped.set()
 
     async def finish(self, states: Mapping[str, str]) -> None:
         self.states = dict(states)

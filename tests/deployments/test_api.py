@@ -2,99 +2,28 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from worldstereo_client.errors import WIRE_ERRORS
 from worldstereo_client.schemas import (
     ArtefactList,
     Event,
     ModelList,
-    Problem,
     Scene,
     ScenePage,
     SceneStatus,
     TrajectoryStatus,
 )
 
-from configs.settings import UploadLimits
-from deployments.api import Backend, create_api
-from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.store import Store
-from deployments.submission import Submitter, scene_name
+from deployments.submission import scene_name
 from tests.deployments import archive_files as make
+from tests.deployments.http_api import VARIANT, FakeOrchestrator, problem_in
 from worldstereo.config import ModelConfig
 from worldstereo.formats.atomic import atomic_write_bytes
-
-VARIANT = "worldstereo-memory-dmd"
-
-
-@dataclass
-class FakeOrchestrator:
-    """Counts calls and says what is ready."""
-
-    woken: int = 0
-    is_ready: bool = True
-
-    async def wake(self) -> None:
-        self.woken += 1
-
-    async def ready(self) -> dict[str, bool]:
-        return {VARIANT: self.is_ready}
-
-
-@pytest.fixture
-def orchestrator() -> FakeOrchestrator:
-    return FakeOrchestrator()
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> SceneFolders:
-    return SceneFolders(tmp_path / "data")
-
-
-@pytest.fixture
-def api(
-    store: Store, folders: SceneFolders, orchestrator: FakeOrchestrator, tiny_config: ModelConfig
-) -> FastAPI:
-    limits = UploadLimits(max_upload_bytes=2_000_000, max_file_bytes=1_000_000)
-    configs = {VARIANT: tiny_config}
-    submitter = Submitter(store, folders, configs, limits, max_queued_scenes=3, max_validations=1)
-    feed = EventFeed(store, poll_s=0.01, heartbeat_s=0.2)
-    return create_api(
-        Backend(
-            store,
-            folders,
-            submitter,
-            feed,
-            orchestrator,
-            orchestrator.wake,
-            "/models/worldstereo-tiny",
-            configs,
-        )
-    )
-
-
-@pytest.fixture
-async def http(api: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(api, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-        yield client
-
-
-def problem_in(response: httpx.Response, status: int, error: str) -> Problem:
-    assert response.status_code == status, response.text
-    assert response.headers["Content-Type"] == "application/problem+json"
-    problem = Problem.model_validate_json(response.content)
-    assert (problem.status, problem.error) == (status, error)
-    assert problem.instance == response.request.url.path
-    return problem
 
 
 async def submit(http: httpx.AsyncClient, archive: bytes, **changes: Any) -> httpx.Response:
@@ -121,8 +50,8 @@ async def test_a_scene_is_validated_and_queued(
     assert [item.id for item in scene.trajectories] == ["renders/traj_eloop", "renders/traj_up"]
     assert orchestrator.woken == 1
     folder = folders.scene(scene.id)
-    assert folder.scene_input().name == "kitchen"
-    assert (folder.scene_input() / "image.png").is_file()
+    assert (folder.input / "kitchen" / "image.png").is_file()
+    assert folder.image_file() is None
     assert folder.depth_file() is None
     assert list((folders.root / "uploads").iterdir()) == []
     again = await http.get(scene.urls.self)
@@ -170,6 +99,10 @@ def without(archive: bytes, pattern: str) -> bytes:
         ({"parameters": {"seed": -1}}, 422, "ValidationError"),
         ({"parameters": {"sead": 1}}, 422, "ValidationError"),
         ({"parameters": {"name": "../up"}}, 422, "ValidationError"),
+        ({"parameters": {"outputs": ["points", "glb"]}}, 422, "ParameterError"),
+        ({"parameters": {"outputs": ["films"]}}, 422, "ValidationError"),
+        ({"parameters": {"build": {"prompt": "a room"}}}, 422, "ValidationError"),
+        ({"files": [("image", ("i.png", b"x"))]}, 422, "ValidationError"),
         ({"parameters": "text"}, 422, "ValidationError"),
         ({"files": [("depth", ("d.npy", b"no array"))]}, 422, "ParameterError"),
         ({"files": [("extra", ("d.npy", b"x"))]}, 422, "ValidationError"),
