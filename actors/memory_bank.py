@@ -161,6 +161,8 @@ class MemoryBankActor:
         """
         from worldstereo.reconstruction.stage import Reconstruction
 
+        # Whoever wants this one stopped says so again; an earlier word was about an earlier one.
+        self._stopped = False
         if self._reconstruction is None:
             self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
         self._reconstruction.write(outputs, self._advance)
@@ -174,7 +176,7 @@ class MemoryBankActor:
         return self._stage
 
     def stop(self) -> None:
-        """End ``reconstruct`` after the clip that it is at."""
+        """End ``reconstruct``, if it runs, after the clip that it is at."""
         self._stopped = True
 
     def wanted(self, epoch: str) -> bool:
@@ -208,7 +210,7 @@ def _build(spec: BankSpec, source: BuildSource) -> None:
     from worldstereo.formats.atomic import remove_leftovers
 
     remove_leftovers(spec.input.parent)  # of a process that died while it built
-    report = build_input(
+    build_input(
         source.image,
         spec.depth,
         spec.estimator,
@@ -217,19 +219,24 @@ def _build(spec: BankSpec, source: BuildSource) -> None:
         scale_map=spec.config.scale_map,
         renderer=spec.parameters.renderer,
     )
-    report.write(spec.output)
 
 
 def _show(scene: SceneInput, spec: BankSpec) -> None:
-    """Write pictures of what the clips of a built scene will be generated from."""
+    """Write how a scene was built, and pictures of what its clips will be generated from."""
     from worldstereo.builder.contact_sheet import (
         contact_sheet,
         write_contact_sheet,
         write_preview,
     )
+    from worldstereo.builder.report import REPORT_FILE
+    from worldstereo.formats.atomic import atomic_write_bytes
 
     nframe = spec.config.nframe
     sheet, preview = spec.output / CONTACT_SHEET, spec.output / PREVIEW
+    report = spec.output / REPORT_FILE
+    if not report.is_file():  # the process died when the scene had just been built
+        report.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_bytes(report, (spec.input / REPORT_FILE).read_bytes())
     if not sheet.is_file():
         write_contact_sheet(sheet, contact_sheet(scene, nframe=nframe))
     if not preview.is_file():

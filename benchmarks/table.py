@@ -35,6 +35,18 @@ def _planning(result: Result) -> list[tuple[str, str]]:
     ]
 
 
+def _splats(result: Result) -> list[tuple[str, str]]:
+    report = result["report"]
+    what = (
+        f"Gaussian splats of {report['training_images']} frames of "
+        f"{result['height']}x{result['width']}, {report['parameters']['steps']} steps"
+    )
+    return [
+        (what, f"{result['seconds_to_train']:.0f} s"),
+        ("their PSNR on frames that were held out", f"{report['held_out_psnr']:.1f} dB"),
+    ]
+
+
 def _full_size(result: Result) -> list[tuple[str, str]]:
     clip = result["clip"]
     parts = (result["encode_s"], result["denoise_s"], result["decode_s"])
@@ -57,6 +69,7 @@ ROWS: dict[str, Callable[[Result], list[tuple[str, str]]]] = {
     "full_size": _full_size,
     "render_cuda": _render,
     "render_cpu": _render,
+    "splats_cuda": _splats,
     "planning": _planning,
 }
 
@@ -67,8 +80,8 @@ def table() -> str:
     for name, rows in ROWS.items():
         result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         hardware = result["environment"]["hardware"]
-        on_gpu = name == "full_size" or result.get("device") == "cuda"
-        place = hardware["gpus"][0] if on_gpu else f"{hardware['cores']} CPU cores"
+        on_cpu = result.get("device", "cpu") == "cpu" and not hardware["gpus"]
+        place = f"{hardware['cores']} CPU cores" if on_cpu else hardware["gpus"][0]
         lines += [f"| {what} | {value} | {place} |" for what, value in rows(result)]
     return "\n".join(lines)
 

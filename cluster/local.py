@@ -166,6 +166,8 @@ class LocalCluster:
             # has acknowledged is on disk. The next cluster of this process must not find this one's
             # controller in Serve's cache.
             context._set_global_client(None)
+            # Threads of Serve's handles outlive the cluster: their next call would start another.
+            ray._private.auto_init_hook.enable_auto_connect = False
             started = _started_by_ray()
             ray.shutdown()
             ray._private.worker._worker_logs_enabled = True

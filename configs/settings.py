@@ -266,7 +266,9 @@ class UploadLimits(Settings):
     max_extracted_bytes: int = Field(default=8 * GIB, ge=1, description="sum over an archive")
     max_file_bytes: int = Field(default=1 * GIB, ge=1, description="one file of an archive")
     max_files: int = Field(default=20_000, ge=1)
-    max_parameters_bytes: int = Field(default=64 * 1024, ge=1)
+    max_parameters_bytes: int = Field(
+        default=1 * MIB, ge=1, description="the JSON beside a file; cameras take most of it"
+    )
 
 
 class IngressSettings(Settings):

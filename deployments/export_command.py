@@ -43,7 +43,13 @@ Scene = Annotated[
         "--scene", help="The scene folder that went in: its start frames are exported too."
     ),
 ]
-Metric = Annotated[bool, typer.Option("--metric", help="The scene's unit of length is the metre.")]
+Metric = Annotated[
+    bool,
+    typer.Option(
+        "--metric",
+        help="The scene's unit of length is the metre; known of scenes built from metric depth.",
+    ),
+]
 
 
 def export(
@@ -79,7 +85,8 @@ def export_results(
         formats: what to write; None: what the folder has all for.
         scene: the scene folder that went in, for its start frames; None: those that an earlier
             export left in the result folder, if any.
-        metric: whether the scene's unit is the metre.
+        metric: whether the scene's unit is the metre; it is in any case where the results' build
+            report says so.
 
     Returns:
         The files.
@@ -97,6 +104,7 @@ def export_results(
         read_result_clips,
         read_start_frames,
     )
+    from worldstereo.reconstruction.stage import built_in_metres
 
     manifest, _ = read_manifest(folder)
     plan = read_plan(folder)
@@ -111,7 +119,7 @@ def export_results(
         clips,
         cloud=cloud,
         start_frames=read_start_frames(folder) if scene is None else _given(scene, plan, size),
-        metric=metric,
+        metric=metric or built_in_metres(folder),
         up="z" if manifest.get("layout") == "panorama" else "-y",
         scene_name=manifest.get("name"),
         model_type=plan.parameters.variant,

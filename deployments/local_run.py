@@ -129,7 +129,11 @@ def _validated_image(
 
     fields = {name: value for name, value in image.items() if name != "panorama"}
     kind = "panorama" if image["panorama"] else None
-    build = build_parameters(SceneRequest(build=calls.build_request(kind=kind, **fields)))
+    config = model_config_of(
+        model_of(arguments), arguments.variants[0], local_files_only=arguments.local_files_only
+    )
+    request = SceneRequest(build=calls.build_request(kind=kind, **fields))
+    build = build_parameters(request, config.nframe)
     check_source(path, depth, build, estimator=arguments.depth is not None)
     count = len(trajectory_ids(build))
     console.print(f"{path.name}: {build.kind} image, {count} trajectories", highlight=False)

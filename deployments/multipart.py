@@ -111,7 +111,7 @@ class UploadReceiver:
         Raises:
             UploadError: the body ended too early.
             ValidationError: there is no ``scene`` and no ``image``, or both, or the parameters
-                are no text.
+                are no text; ``depth_unit`` without ``depth``.
         """
         if not self._ended:
             raise UploadError("the multipart body ended too early")
@@ -121,6 +121,10 @@ class UploadReceiver:
                 where="scene, image",
                 got="both" if "scene" in self._parts else "neither",
                 allowed="scene: a zip or tar of a scene folder; or image: a picture to build from",
+            )
+        if "depth_unit" in self._parts and "depth" not in self._parts:
+            raise ValidationError(
+                "states the unit of nothing", where="depth_unit", fix="send depth"
             )
         text = self._parts.get(_TEXT_PART)
         try:
@@ -166,7 +170,9 @@ class UploadReceiver:
             raise ValidationError(
                 "too long",
                 where=_TEXT_PART,
+                got=f"more than {self._limits.max_parameters_bytes} bytes",
                 allowed=f"at most {self._limits.max_parameters_bytes} bytes",
+                fix="thin long lists of cameras: a clip uses a few of them",
             )
 
     def _close(self) -> None:

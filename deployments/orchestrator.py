@@ -156,8 +156,11 @@ class Orchestrator:
         unended = (SceneStatus.QUEUED, SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING)
         service = self._spec.folders.service
         for scene_id in SceneBank.scenes(service) - set(self._store.in_state(unended)):
-            with suppress(ValueError):  # it has gone by itself
-                SceneBank.of_scene(service, scene_id).close()
+            self._close_bank(scene_id)
+
+    def _close_bank(self, scene_id: str) -> None:
+        with suppress(ValueError):  # it has gone by itself
+            SceneBank.of_scene(self._spec.folders.service, scene_id).close()
 
     async def _take_up(self, scene_id: str) -> None:
         record = await asyncio.to_thread(self._store.scene, scene_id)
@@ -182,6 +185,8 @@ class Orchestrator:
             else:
                 await job.give_up(_not_served(variant, self._generators))
             self._breaks.pop(scene_id, None)
+            # One that ended unopened may have a bank that an earlier orchestrator left.
+            await asyncio.to_thread(self._close_bank, scene_id)
         except Exception as error:
             logger.exception("scene %s: its job broke", scene_id)
             await self._after_break(scene_id, job, first_line(cause_of(error)))
@@ -214,7 +219,12 @@ class Orchestrator:
         folder = self._spec.folders.scene(record.id)
         parameters = engine_parameters(record.parameters)
         image = folder.image_file()
-        build = BuildSource(image, build_parameters(record.parameters)) if image else None
+        config = self._spec.configs[parameters.variant]
+        build = (
+            BuildSource(image, build_parameters(record.parameters, config.nframe))
+            if image
+            else None
+        )
         spec = BankSpec(
             service=self._spec.folders.service,
             scene_id=record.id,
@@ -225,7 +235,7 @@ class Orchestrator:
             task_type=record.parameters.task_type,
             output=folder.output,
             parameters=parameters,
-            config=self._spec.configs[parameters.variant],
+            config=config,
             image_features=self._spec.image_features,
             local_files_only=self._spec.local_files_only,
         )

@@ -57,15 +57,13 @@ class SceneJob:
     async def run(self) -> None:
         """Run the scene to its end; cancelling this task leaves it for another orchestrator."""
         record = await self._read()
-        begun = (TrajectoryStatus.IN_PROGRESS, TrajectoryStatus.COMPLETED)
-        if self._cancelled and not any(state in begun for state in self._states.values()):
+        if self._cancelled and not self._begun():
             await self.give_up(GenerationCancelled("cancelled before it began"))
             return
         self._memory = memory = await self._context.memory(record)
         try:
             told = StageTeller(self._context, self._scene_id, lambda: self._cancelled)
-            async with told.stages_of(memory.stage, memory.stop):
-                opened = await self._open(memory)
+            opened = await self._open_unless_cancelled(told, memory)
             await self._adopt(opened)
         except WorldStereoError as error:
             await self.give_up(error)
@@ -102,11 +100,35 @@ class SceneJob:
             self.cancel()
         return record
 
+    def _begun(self) -> bool:
+        """Whether there may be results, which a cancelled scene keeps with their manifest."""
+        begun = (TrajectoryStatus.IN_PROGRESS, TrajectoryStatus.COMPLETED)
+        return any(state in begun for state in self._states.values())
+
+    async def _open_unless_cancelled(self, told: StageTeller, memory: Memory) -> OpenedScene:
+        """Open the memory bank, which may build the scene: nobody waits for that in vain."""
+        opening = asyncio.ensure_future(self._open(memory))
+
+        async def stop() -> None:
+            if not self._begun():
+                opening.cancel()
+
+        try:
+            async with told.stages_of(memory.stage, stop):
+                await asyncio.wait([opening])
+        finally:
+            opening.cancel()  # where this very task is cancelled
+        if opening.cancelled():
+            raise GenerationCancelled("cancelled before it began")
+        return opening.result()
+
     async def _open(self, memory: Memory) -> OpenedScene:
         settings = self._context.settings
         for attempt in range(1, settings.max_attempts + 1):
             try:
                 async with asyncio.timeout(settings.plan_timeout_s):
+                    # It may still make outputs for an orchestrator that has gone.
+                    await memory.stop()
                     return await memory.open(self._context.epoch)
             except TimeoutError:
                 lost = MemoryBankLost(f"no plan after {settings.plan_timeout_s:g} s")

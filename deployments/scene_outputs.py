@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from worldstereo_client.schemas import GPU_OUTPUTS, GpuOutput, Output
 
@@ -115,6 +115,9 @@ async def make_outputs(
         for name in on_gpu:
             await _make_on_gpu(teller, name)
     except TimeoutError:
+        with suppress(Exception):  # else the manifest waits until it has ended by itself
+            async with asyncio.timeout(TELL_AGAIN_S):
+                await memory.stop()
         return GenerationError(
             "the outputs took too long",
             got=f"more than {limit_s:g} s",

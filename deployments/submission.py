@@ -145,7 +145,7 @@ class Submitter:
             name, trajectories = self._take_scene(folder, upload.scene, request, config, depth)
         else:
             assert upload.image is not None, "the receiver has seen to it"
-            name, trajectories = self._take_image(folder, upload.image, request, depth)
+            name, trajectories = self._take_image(folder, upload.image, request, config, depth)
         new = NewScene(
             id=secrets.token_hex(10), name=name, parameters=request, trajectories=trajectories
         )
@@ -202,13 +202,14 @@ class Submitter:
         folder: SceneFolder,
         image: ReceivedFile,
         request: SceneRequest,
+        config: ModelConfig,
         depth: Path | None,
     ) -> tuple[str, tuple[str, ...]]:
         """Validate an image; the scene's name and the ids of the trajectories it will have."""
         # Cutting views out of panoramas needs torch: not before there is one to look at.
         from worldstereo.builder.source import check_source
 
-        parameters = build_parameters(request)
+        parameters = build_parameters(request, config.nframe)
         kept = _keep(folder.source, "image", image)
         check_source(kept, depth, parameters, estimator=self._offers.depth_estimator is not None)
         folder.input.mkdir()
@@ -258,8 +259,12 @@ class Offers:
             )
 
 
-def build_parameters(request: SceneRequest) -> BuildParameters:
+def build_parameters(request: SceneRequest, nframe: int) -> BuildParameters:
     """How the engine builds a scene from an image.
+
+    Args:
+        request: of the scene.
+        nframe: keyframes of a clip of its model.
 
     Raises:
         ValidationError: the request does not say how.
@@ -273,7 +278,8 @@ def build_parameters(request: SceneRequest) -> BuildParameters:
             allowed="an object with at least a prompt",
         )
     try:
-        return BuildParameters.model_validate(request.build.model_dump(exclude_none=True))
+        fields = request.build.model_dump(exclude_none=True)
+        return BuildParameters.model_validate(fields | {"frames": nframe})
     except pydantic.ValidationError as error:
         raise refused(error, "build") from error
 

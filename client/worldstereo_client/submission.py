@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from worldstereo_client import calls
 from worldstereo_client.archive import PNG, is_image, open_archive, scene_name
-from worldstereo_client.errors import ParameterError
+from worldstereo_client.errors import LayoutError, ParameterError
 from worldstereo_client.schemas import SceneRequest, TrajectorySpec
 
 Part = tuple[str, IO[bytes]]
@@ -37,6 +37,7 @@ def submit_request(
         parameters: further fields of ``SceneRequest``; None leaves the server's default.
 
     Raises:
+        LayoutError: a prompt, and no image that it could be of.
         ParameterError: an image without a prompt, a scene with one, or a bad value.
     """
     if parameters.get("name") is None and scene.is_dir():
@@ -48,6 +49,13 @@ def submit_request(
         field_of_view=field_of_view,
         clearance=clearance,
     )
+    if build is not None and not scene.is_dir() and not is_image(scene):
+        raise LayoutError(
+            "not an image to build a scene from" if scene.exists() else "no such image",
+            where=str(scene),
+            got=f"a file that ends in {scene.suffix!r}" if scene.exists() else "nothing there",
+            allowed="a PNG, JPEG or WebP image; or a scene, without a prompt",
+        )
     if (build is not None) != is_image(scene):
         raise ParameterError(
             "a prompt is needed to build a scene from an image"

@@ -193,10 +193,10 @@ def read_trajectories(text: str) -> list[TrajectorySpec]:
     fields: dict[str, Any] = {}
     for part in filter(None, (match["fields"] or "").split(",")):
         key, equals, value = part.partition("=")
-        if not equals:
+        if not equals or key.strip() in ("", "preset"):
             raise _unreadable(text)
         fields[key.strip()] = _value(key.strip(), value.strip())
-    return [TrajectorySpec(preset=match["preset"], **fields)]
+    return [TrajectorySpec.model_validate({**fields, "preset": match["preset"]})]
 
 
 def _value(key: str, text: str) -> Any:
@@ -237,8 +237,15 @@ def _unreadable(text: str) -> ParameterError:
 
 
 def _spec(preset: str, name: str | None, **fields: Any) -> TrajectorySpec:
-    given = {key: value for key, value in fields.items() if value is not None}
+    given = {key: _plain(value) for key, value in fields.items() if value is not None}
     return TrajectorySpec(preset=preset, name=name, **given)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as those that JSON can be made of."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _nested(matrices: ArrayLike) -> list[Any]:

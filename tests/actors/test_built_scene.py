@@ -1,6 +1,7 @@
 """A memory bank that builds its scene from one image: to the outputs and through a restart."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from worldstereo.depth.protocol import DepthMap
 from worldstereo.errors import GenerationCancelled, MediaError
 from worldstereo.formats.manifest import read_manifest, sha256_of, verify_manifest
 from worldstereo.formats.ply import read_ply
+from worldstereo.formats.scene_folder import read_scene
 from worldstereo.models.source import bundled_folder, read_model_config
+from worldstereo.reconstruction.stage import OnStage, Reconstruction, is_metric, start_cloud
 from worldstereo.synthetic import make_world
 from worldstereo.types import Cameras, UInt8
 
@@ -127,13 +130,26 @@ def test_a_bank_that_starts_again_finds_the_scene_it_built(spec: BankSpec) -> No
     first.open("epoch")
     before, _ = first.prepare("renders/right")
     built = {path: sha256_of(path) for path in spec.input.rglob("*") if path.is_file()}
+    (spec.output / REPORT_FILE).unlink()  # as if it had died before it was copied
     again = MemoryBankActor(spec)
     again.open("epoch")
+    assert (spec.output / REPORT_FILE).read_bytes() == (spec.input / REPORT_FILE).read_bytes()
     after, _ = again.prepare("renders/right")
     assert before is not None
     assert after is not None
     np.testing.assert_array_equal(before.render_video, after.render_video)
     assert {path: sha256_of(path) for path in spec.input.rglob("*") if path.is_file()} == built
+
+
+def test_files_of_a_built_scenes_names_may_be_anybodys(finished: BankSpec, tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    shutil.copytree(finished.input, folder)
+    scene = read_scene(folder, scale_map=finished.config.scale_map, nframe=21, align_nframe=1)
+    assert start_cloud(scene) is not None
+    (folder / REPORT_FILE).write_text('{"of": "another program"}')
+    (folder / "points.ply").write_bytes(b"no points at all")
+    assert start_cloud(scene) is None
+    assert not is_metric(scene)
 
 
 def test_outputs_made_again_have_the_same_bytes(finished: BankSpec) -> None:
@@ -163,10 +179,23 @@ def test_a_scene_that_cannot_be_built_leaves_nothing(spec: BankSpec) -> None:
     assert list(spec.input.parent.iterdir()) == []
 
 
-def test_outputs_stop_when_they_are_told_to(spec: BankSpec) -> None:
+def test_outputs_stop_when_they_are_told_to(
+    spec: BankSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank = MemoryBankActor(spec)
     bank.open("epoch")
-    bank.stop()
+    written = []
+
+    def write(self: Reconstruction, outputs: Collection[str], on_stage: OnStage) -> None:
+        on_stage("points", 0, 1)
+        if len(outputs) == 1:
+            bank.stop()
+        on_stage("export", 0, 0)
+        written.append(tuple(outputs))
+
+    monkeypatch.setattr(Reconstruction, "write", write)
     with pytest.raises(GenerationCancelled):
         bank.reconstruct(("points",))
-    assert not (spec.output / "points.ply").exists()
+    # A word that came too late for one does not stop the next.
+    bank.reconstruct(("points", "glb"))
+    assert written == [("points", "glb")]

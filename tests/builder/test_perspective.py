@@ -92,6 +92,24 @@ def test_renders_are_those_of_the_views(built: tuple[Path, BuildReport]) -> None
         assert said.hole_share[0] == 0
 
 
+@pytest.mark.parametrize("size", [(90, 160), (160, 90), (96, 128), (80, 320)])
+def test_an_image_of_any_usual_shape_becomes_a_scene(tmp_path: Path, size: tuple[int, int]) -> None:
+    image = picture(2, size)
+    rows, columns = np.indices(size)
+    depth = (2 + columns / size[1] + 0.01 * np.sin(rows)).astype(np.float32)
+    move = parameters({"preset": "truck", "amount": 0.1}, frames=3)
+    build_scene(image, depth_map(depth), move, tmp_path / "s", scale_map=SCALE_MAP)
+    scene = read_scene(tmp_path / "s", scale_map=SCALE_MAP, nframe=3, align_nframe=1)
+    (trajectory,) = scene.trajectories
+    assert (trajectory.cameras.height, trajectory.cameras.width) == size
+    # As the model gets it: squeezed to the working size, the cameras with it.
+    video, holes = load_render(trajectory, scene.size, 3)
+    expected, _ = render_views(image, depth, trajectory.cameras.resized(*scene.size))
+    both = ~holes & (expected != 128).any(axis=-1)
+    assert np.abs(video.astype(int) - expected)[both].mean() < 12
+    assert holes.mean() < 0.25
+
+
 def test_the_report_says_what_was_built(built: tuple[Path, BuildReport]) -> None:
     folder, report = built
     again = BuildReport.model_validate_json((folder / REPORT_FILE).read_text())
@@ -247,7 +265,8 @@ def test_what_cannot_be_built_leaves_nothing(
     cases: list[tuple[Any, DepthMap, BuildParameters, type[Exception], str]] = [
         (image, depth_map(depth[:, :100]), move, MediaError, "aspect ratio"),
         (image, depth_map(np.zeros_like(depth)), move, MediaError, "the depth map is empty"),
-        (image[:10], depth_map(depth[:10]), move, MediaError, "too small"),
+        (image[:10], depth_map(depth[:10]), move, MediaError, "out of range"),
+        (image[:20], depth_map(depth[:20]), move, MediaError, "up to 4 times as long"),
         (image, fine, parameters(away), ParameterError, "renders/dolly_0: .*runs into"),
         (image, fine, parameters(kind="panorama"), ParameterError, "kind: .*panorama"),
         (

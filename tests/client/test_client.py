@@ -92,8 +92,13 @@ def test_what_is_said_of_an_image_needs_one(
     image.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(errors.ParameterError, match="a prompt is needed"):
         client.scenes.submit(image)
-    with pytest.raises(errors.ParameterError, match="greater than 1"):
+    with pytest.raises(errors.ParameterError, match="greater than or equal to 5"):
         client.scenes.submit(image, prompt="a room", field_of_view=0)
+    with pytest.raises(errors.LayoutError, match="no such image"):
+        client.scenes.submit(tmp_path / "absent.png", prompt="a room")
+    image.write_bytes(b"GIF89a")
+    with pytest.raises(errors.LayoutError, match=r"not an image.*allowed: a PNG, JPEG or WebP"):
+        client.scenes.submit(image, prompt="a room")
 
 
 def test_an_archive_is_sent_as_it_is(client: Client, stub: Stub, scene_folder: Path) -> None:

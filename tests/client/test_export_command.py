@@ -23,6 +23,7 @@ from tests.memory.folders import (
     write_panorama,
     write_reconstruction,
 )
+from worldstereo.builder.report import BuildReport
 from worldstereo.formats.glb import read_glb
 from worldstereo.formats.manifest import verify_manifest, write_manifest
 from worldstereo.formats.ply import write_ply
@@ -96,6 +97,28 @@ def test_points_that_are_there(results: Path) -> None:
     assert pycolmap.Reconstruction(str(results / "colmap")).num_points3D() == len(cloud())
     assert json.loads((results / "blender/cameras.json").read_text())["unit"] == "metre"
     verify_manifest(results)
+
+
+def test_the_unit_that_a_scene_was_built_in_stays(results: Path) -> None:
+    report = BuildReport(
+        kind="perspective",
+        image_size=(8, 8),
+        size=(8, 8),
+        intrinsics=[[8, 0, 4], [0, 8, 4], [0, 0, 1]],
+        intrinsics_from="depth",
+        field_of_view=53,
+        metric=True,
+        pivot_distance=2,
+        valid_depth=1,
+        points=64,
+        start=[],
+        trajectories=[],
+    )
+    assert call(results, "-f", "blender").exit_code == 0
+    assert json.loads((results / "blender/cameras.json").read_text())["unit"] == "scene"
+    report.write(results)
+    assert call(results, "-f", "blender").exit_code == 0
+    assert json.loads((results / "blender/cameras.json").read_text())["unit"] == "metre"
 
 
 def test_start_frames_of_the_scene(scenes: Path, results: Path) -> None:

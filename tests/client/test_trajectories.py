@@ -11,6 +11,7 @@ from worldstereo_client import errors, trajectories
 from worldstereo_client.schemas import BuildRequest, SceneRequest, TrajectorySpec
 from worldstereo_client.trajectories import read_trajectories
 
+from configs.settings import UploadLimits
 from deployments.submission import build_parameters
 from worldstereo.builder import specs
 from worldstereo.errors import ParameterError
@@ -40,7 +41,7 @@ def sent(spec: TrajectorySpec) -> specs.TrajectorySpec:
     """What the engine understands of a spec after its way over the wire."""
     request = SceneRequest(build=BuildRequest(prompt="a room", trajectories=(spec,)))
     received = SceneRequest.model_validate_json(request.model_dump_json(exclude_defaults=True))
-    (understood,) = build_parameters(received).trajectories
+    (understood,) = build_parameters(received, 21).trajectories
     return understood
 
 
@@ -81,6 +82,21 @@ def test_a_bad_trajectory_is_refused_with_its_field() -> None:
         sent(TrajectorySpec(preset="swing"))
 
 
+def test_a_request_with_four_camera_lists_fits_the_servers_limit() -> None:
+    matrices = np.tile(np.eye(4), (300, 1, 1))
+    matrices[:, 0, 3] = -np.linspace(0, 1, 300) / 3
+    lenses = np.tile([[500 / 3, 0, 320 / 3], [0, 500 / 3, 240 / 3], [0, 0, 1]], (300, 1, 1))
+    paths = [trajectories.given_cameras(matrices, lenses, height=160, width=213) for _ in range(4)]
+    request = SceneRequest(build=BuildRequest(prompt="a", trajectories=tuple(paths)))
+    size = len(request.model_dump_json(exclude_defaults=True))
+    assert 64 * 1024 < size < UploadLimits().max_parameters_bytes
+
+
+def test_numbers_of_numpy_are_sent() -> None:
+    orbit = trajectories.orbit(np.arange(30, 31)[0], np.float32(5), up=np.array([0, -1, 0]))
+    assert sent(orbit) == sent(trajectories.orbit(30, 5.0, up=[0, -1, 0]))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -101,7 +117,9 @@ def test_the_short_form_is_read(text: str, expected: dict[str, object]) -> None:
     assert spec.model_dump(exclude_none=True) == expected
 
 
-@pytest.mark.parametrize("text", ["", "orbit:azimuth=30,fast", "or/bit", "absent.json"])
+@pytest.mark.parametrize(
+    "text", ["", "orbit:azimuth=30,fast", "orbit:preset=pan", "orbit:=3", "or/bit", "absent.json"]
+)
 def test_what_is_no_trajectory_is_refused(text: str) -> None:
     with pytest.raises(errors.ParameterError, match=r"not a trajectory|not a file|absent"):
         read_trajectories(text)

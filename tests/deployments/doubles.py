@@ -131,6 +131,8 @@ class FakeMemory:
         self._reconstructing = reconstructing
         self.states: dict[str, str] = {}
         self.closed = 0
+        # Where it is set, ``open`` takes until this happens.
+        self.building: asyncio.Event | None = None
         self._opening = opening
         self._opened = OpenedScene(
             tuple(
@@ -143,10 +145,13 @@ class FakeMemory:
     async def open(self, epoch: str) -> OpenedScene:
         if self._opening is not None:
             self._opening()
+        if self.building is not None:
+            await self.building.wait()
         return self._opened
 
     async def reconstruct(self, outputs: Collection[Output]) -> None:
         self.outputs += outputs
+        self.stopped.clear()
         if self._reconstructing is not None:
             await self._reconstructing()
 

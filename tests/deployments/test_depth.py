@@ -271,7 +271,11 @@ def test_settings_that_cannot_be(fields, problem):
 
 @ray.remote(num_cpus=0)
 class Caller:
-    """An ordinary actor, which is where scenes ask for depth."""
+    """An ordinary actor, which is where scenes ask for depth.
+
+    A handle that was used in the test's own process would leave a thread there that outlives the
+    cluster.
+    """
 
     def depths_of(self, service: DepthService, images) -> list[DepthMap]:
         return service.depths_of(images)
@@ -300,10 +304,11 @@ def test_a_real_network_on_a_cluster_from_zero_replicas_and_after_a_death(tmp_pa
         assert replicas(cluster) == []
         handle = ray.serve.get_deployment_handle(DEPTH_NAME, APPLICATION)
         service = DepthService.of(handle, settings)
-        check(ray.get(Caller.remote().depths_of.remote(service, images)), truth)
+        caller = Caller.remote()
+        check(ray.get(caller.depths_of.remote(service, images)), truth)
         (replica,) = replicas(cluster)
         os.kill(replica, signal.SIGKILL)
-        check(service.depths_of(images), truth)
+        check(ray.get(caller.depths_of.remote(service, images)), truth)
         assert replicas(cluster) != [replica]
 
 

@@ -17,6 +17,14 @@ from tests.deployments.http_api import problem_in
 PROMPT = {"prompt": "a small room"}
 
 
+def lens(focal: float) -> dict[str, Any]:
+    """Cameras that stand still and have this focal length in pixels of 60 x 192."""
+    intrinsics = [[focal, 0, 30], [0, focal, 96], [0, 0, 1]]
+    still = [np.eye(4).tolist()] * 2
+    camera = {"camera_from_world": still, "intrinsics": [intrinsics]}
+    return {"preset": "cameras", **camera, "height": 192, "width": 60}
+
+
 def png(height: int = 128, width: int = 192) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -136,6 +144,7 @@ async def test_a_bad_request_to_build_is_refused(
         ({"image": png()[:-500], "depth": npy()}, "cannot be decoded"),
         ({"depth": b"numbers"}, "no readable depth map"),
         ({"depth": npy(100, 100)}, "not of its image's shape"),
+        ({"image": png(40, 400), "depth": npy(40, 400)}, "up to 4 times as long"),
     ],
 )
 async def test_a_bad_image_or_depth_is_refused(
@@ -143,6 +152,25 @@ async def test_a_bad_image_or_depth_is_refused(
 ) -> None:
     assert text in problem_in(await send(http, PROMPT, **parts), 422, "MediaError").detail
     assert not (folders.root / "scenes").exists()
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        ({"field_of_view": 160.0}, "focal lengths do not fit"),
+        ({"trajectories": [lens(60), lens(90)]}, "other intrinsics"),
+    ],
+)
+async def test_a_lens_that_the_image_cannot_have_is_refused(
+    http: httpx.AsyncClient, build: dict[str, Any], text: str
+) -> None:
+    response = await send(http, PROMPT | build, image=png(192, 60), depth=npy(192, 60))
+    assert text in problem_in(response, 422, "CameraError").detail
+
+
+async def test_a_unit_without_a_depth_map_is_refused(http: httpx.AsyncClient) -> None:
+    response = await send(http, PROMPT, depth_unit=b'{"unit": "metre"}')
+    assert problem_in(response, 422, "ValidationError").where == "depth_unit"
 
 
 async def test_a_picture_is_no_panorama(http: httpx.AsyncClient) -> None:

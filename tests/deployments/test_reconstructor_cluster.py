@@ -56,9 +56,12 @@ def write_data(folder: Path) -> Path:
     return data / "results"
 
 
-async def pid_of(checkout: Path, run: int) -> int:
-    while not (text := read(checkout / f"pid-{run}")):  # noqa: ASYNC110 - another process writes it
-        await asyncio.sleep(0.05)
+def pid_of(checkout: Path, run: int) -> int:
+    """The process of a run, once it has begun."""
+    deadline = time.monotonic() + 60
+    while not (text := read(checkout / f"pid-{run}")):
+        assert time.monotonic() < deadline, f"run {run} does not begin"
+        time.sleep(0.05)
     return int(text)
 
 
@@ -66,15 +69,40 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-async def gone(pid: int) -> None:
+def wait_until_gone(pid: int) -> None:
     """Returns when no such process runs."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         status = read(Path(f"/proc/{pid}/stat"))
         if not status or status.rpartition(")")[2].split()[0] in "ZX":
             return
-        await asyncio.sleep(0.05)
+        time.sleep(0.05)
     raise AssertionError(f"process {pid} still runs")
+
+
+@ray.remote(num_cpus=0)
+class Caller:
+    """An asynchronous actor, as the orchestrator is; a handle in the test's own process would
+    leave a thread there that outlives the cluster.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stages: list[tuple[str, int, int]] = []
+
+    async def begin(self, name: str, settings: ReconstructorSettings, folder: Path) -> None:
+        handle = ray.serve.get_deployment_handle(RECONSTRUCTOR_NAME, APPLICATION)
+        making = ReconstructorService.of(handle, settings).make(
+            folder, "worldmirror_results", lambda *sign: self._stages.append(sign)
+        )
+        self._tasks[name] = asyncio.ensure_future(making)
+
+    async def cancel(self, name: str) -> list[tuple[str, int, int]]:
+        self._tasks[name].cancel()
+        return self._stages
+
+    async def end(self, name: str) -> None:
+        await self._tasks[name]
 
 
 def replicas(cluster: LocalCluster) -> list[int]:
@@ -89,30 +117,22 @@ def test_on_a_cluster_cancelled_killed_and_made(tmp_path):
         worldmirror=hy_world, num_cpus=0.1, retry_delay_s=0.1, health_check_period_s=0.5
     )
 
-    async def scenario(cluster: LocalCluster) -> list[tuple[str, int, int]]:
-        handle = ray.serve.get_deployment_handle(RECONSTRUCTOR_NAME, APPLICATION)
-        service = ReconstructorService.of(handle, settings)
-        stages = []
-        making = service.make(
-            tmp_path / "hall", "worldmirror_results", lambda *sign: stages.append(sign)
-        )
-        first = asyncio.ensure_future(making)
-        pid = await pid_of(hy_world.path, 0)
-        first.cancel()
-        await gone(pid)  # its caller gave it up
-        again = asyncio.ensure_future(service.make(tmp_path / "hall", "worldmirror_results"))
-        pid = await pid_of(hy_world.path, 1)
-        (replica,) = replicas(cluster)
-        os.kill(replica, signal.SIGKILL)
-        await pid_of(hy_world.path, 2)  # another replica has it
-        await gone(pid)  # and has ended what the killed one left
-        (hy_world.path / "go").touch()
-        await again
-        return stages
-
+    folder = tmp_path / "hall"
     with running_cluster(num_cpus=2, num_gpus=1) as cluster:
         cluster.deploy(reconstructor_deployment(settings))
         assert replicas(cluster) == []
-        stages = asyncio.run(asyncio.wait_for(scenario(cluster), 90))
+        caller = Caller.remote()
+        ray.get(caller.begin.remote("first", settings, folder))
+        pid = pid_of(hy_world.path, 0)
+        stages = ray.get(caller.cancel.remote("first"))
+        wait_until_gone(pid)  # its caller gave it up
+        ray.get(caller.begin.remote("again", settings, folder))
+        pid = pid_of(hy_world.path, 1)
+        (replica,) = replicas(cluster)
+        os.kill(replica, signal.SIGKILL)
+        pid_of(hy_world.path, 2)  # another replica has it
+        wait_until_gone(pid)  # and has ended what the killed one left
+        (hy_world.path / "go").touch()
+        ray.get(caller.end.remote("again"), timeout=60)
     assert stages[0] == ("wait", 0, 0)
     assert (results / "points.ply").is_file()

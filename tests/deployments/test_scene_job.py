@@ -233,11 +233,11 @@ async def cancel_when(store: Store, job: SceneJob, trajectory: str, sign: str) -
 async def test_cancel_stops_what_runs_and_starts_nothing(store: Store, sign: str) -> None:
     new_scene(store)
     replicas, memory = FakeReplicas(1), FakeMemory(PLAN)
-    replicas.step_s = 0.05
+    replicas.step_s = 0.2
     job = job_of(store, replicas, memory)
     task = asyncio.create_task(job.run())
     await cancel_when(store, job, "v/a", sign)
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 10)
     assert store.scene("one").status is SceneStatus.CANCELLED
     assert set(states(store).values()) == {"cancelled"}
     assert replicas.committed == []
@@ -249,7 +249,7 @@ async def test_cancel_stops_what_runs_and_starts_nothing(store: Store, sign: str
 async def test_what_was_committed_before_the_cancel_stays(store: Store) -> None:
     new_scene(store)
     replicas = FakeReplicas(2)
-    replicas.step_s = 0.03
+    replicas.step_s = 0.1
     job = job_of(store, replicas)
     task = asyncio.create_task(job.run())
     await cancel_when(store, job, "v/b", "in_progress")
@@ -279,6 +279,21 @@ async def test_a_scene_cancelled_before_it_began_opens_no_memory(store: Store) -
     await job_of(store, FakeReplicas(1), memory).run()
     assert store.scene("one").status is SceneStatus.CANCELLED
     assert set(states(store).values()) == {"cancelled"}
+
+
+async def test_a_cancel_does_not_wait_until_the_scene_is_built(store: Store) -> None:
+    new_scene(store)
+    memory = FakeMemory(PLAN)
+    memory.building = asyncio.Event()  # never happens
+    job = job_of(store, FakeReplicas(1), memory)
+    task = asyncio.create_task(job.run())
+    await asyncio.sleep(0.05)
+    store.advance_scene("one", SceneStatus.CANCELLING)
+    job.cancel()
+    await asyncio.wait_for(task, 5)
+    assert store.scene("one").status is SceneStatus.CANCELLED
+    assert set(states(store).values()) == {"cancelled"}
+    assert memory.closed == 1
 
 
 async def test_a_scene_that_cannot_be_planned_fails_with_the_reason(store: Store) -> None:

@@ -107,6 +107,15 @@ async def test_outputs_that_take_too_long_fail_the_scene(store: Store) -> None:
     error = store.scene("one").error
     assert error is not None
     assert (error.what, error.got) == ("the outputs took too long", "more than 0.1 s")
+    assert memory.stopped.is_set()  # its one thread is needed for the manifest
+
+
+async def test_a_bank_that_still_works_for_a_lost_orchestrator_is_stopped(store: Store) -> None:
+    new_scene(store, ())
+    memory = FakeMemory(PLAN, opening=lambda: calls.append(memory.stopped.is_set()))
+    calls: list[bool] = []
+    await job_of(store, FakeReplicas(2), memory).run()
+    assert calls == [True]
 
 
 async def test_a_cancel_stops_the_outputs(store: Store) -> None:

@@ -3,11 +3,13 @@
 import json
 import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from worldstereo.depth import provided
 from worldstereo.depth.provided import ProvidedDepth, check_depth_size, read_depth, resize_depth
 from worldstereo.errors import MediaError, MissingDependencyError
 
@@ -103,6 +105,31 @@ def test_a_header_that_claims_terabytes_allocates_nothing(tmp_path):
     assert "broken .npy" in refused(tmp_path / "depth.npy")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 5)}",
+        b"{'descr': ',f4', 'fortran_order': False, 'shape': (4, 5)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4, 1%s)}" % (b"0" * 30),
+    ],
+)
+def test_a_header_of_nonsense_is_refused(tmp_path, header):
+    header = header.ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"\0" * 64
+    (tmp_path / "depth.npy").write_bytes(content)
+    assert "broken .npy" in refused(tmp_path / "depth.npy")
+
+
+def test_a_png_with_a_text_that_unpacks_to_too_much_is_refused(tmp_path):
+    path = tmp_path / "depth.png"
+    save_png(path, np.ones((50, 50), dtype=np.uint16), unit="metre")
+    text = b"zTXta\0\0" + zlib.compress(bytes(2**21))
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + chunk + content[33:])
+    assert "broken .png" in refused(path)
+
+
 def test_pngs_that_are_no_depth_maps(tmp_path):
     path = tmp_path / "depth.png"
     grey = np.ones((2, 3), dtype=np.uint16)
@@ -143,6 +170,16 @@ def test_exr(tmp_path):
     assert "B (float32), G (float32), R (float32)" in refused(path)
     path.write_bytes(path.read_bytes()[:100])
     assert "broken .exr" in refused(path)
+
+
+def test_an_exr_with_a_thousand_channels_is_not_decoded(tmp_path, monkeypatch):
+    exr = pytest.importorskip("OpenEXR", reason="the extra exr is not installed")
+    monkeypatch.setattr(provided, "MAX_EXR_VALUES", 9 * DEPTH.size)
+    path = tmp_path / "depth.exr"
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    with exr.File(header, {"Z": DEPTH, **{f"c{i}": DEPTH for i in range(9)}}) as file:
+        file.write(str(path))
+    assert f"{10 * DEPTH.size} values" in refused(path)
 
 
 def test_resizing_takes_the_pixel_that_each_center_lies_in():

@@ -126,6 +126,19 @@ def test_a_standing_camera_has_rotation_errors_alone() -> None:
     assert "stands in one place" in errors.undefined["ate_sim3"]
 
 
+@pytest.mark.parametrize("away", [0.3, 3.0, 400.0])
+def test_a_camera_that_turns_on_the_spot_stands_in_float32_too(away: float) -> None:
+    """Poses in single precision have centres that differ in their last digits."""
+    poses = box_room.path(9, yaw=40, move=0)
+    poses[:, :3, 3] = -np.einsum("nij,j->ni", poses[:, :3, :3], [0.2 * away, 0.1 * away, -away])
+    single = poses.astype(np.float32).astype(np.float64)
+    assert (np.ptp(camera_positions(single), axis=0) > 0).any()
+    errors = measured(moved(poses, 1.0), single)
+    assert errors.rotation_deg is not None
+    assert errors.translation_self_normalised is errors.translation_sim3 is None
+    assert errors.ate_sim3 is errors.rpe_translation is None
+
+
 def test_an_estimate_that_does_not_move_is_not_excused() -> None:
     still = np.tile(POSES[:1], (6, 1, 1))
     errors = measured(still)

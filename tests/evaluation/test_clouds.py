@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from worldstereo.evaluation.clouds import (
     thinned,
     visible_points,
 )
+from worldstereo.types import Cameras
 
 # A lattice of distance 1: nearest neighbours of a small shift are known.
 LATTICE = np.stack(np.meshgrid(*[np.arange(6.0)] * 3), axis=-1).reshape(-1, 3)
@@ -133,6 +136,18 @@ def test_points_are_cropped_to_what_cameras_see() -> None:
     assert visible_points(points, wanted[:1]).tolist() == [True, True, False, False]
     on_wall = np.array([[0, 0, 4.0], behind_wall])
     assert visible_points(on_wall, wanted, depths).tolist() == [True, False]
+
+
+def test_cropping_to_many_views_takes_the_memory_of_one() -> None:
+    one = box_room.cameras(box_room.path(1)).resized(480, 768)
+    many = Cameras(
+        np.tile(one.camera_from_world, (60, 1, 1)), np.tile(one.intrinsics, (60, 1, 1)), 480, 768
+    )
+    tracemalloc.start()
+    visible_points(LATTICE, many)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 12 * 480 * 768
 
 
 @pytest.mark.parametrize("bad", [(0.0,), (-1.0,), (float("nan"),)])

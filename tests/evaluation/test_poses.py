@@ -99,6 +99,14 @@ def test_cameras_of_several_clips_are_told_apart_by_name(tmp_path: Path) -> None
         np.testing.assert_allclose(found.camera_from_world, poses, atol=1e-5)
 
 
+def test_cameras_of_another_clip_alone_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    names = [f"renders/traj_left/frames/{i:04d}.png" for i in range(4)]
+    file = write_transforms(tmp_path / "transforms.json", POSES, names)
+    others = ["renders/traj_left"]
+    found = read_poses(file, "renders/traj_up", 4, box_room.SIZE, others=others)
+    assert not found.found.any()
+
+
 def test_structure_from_motion_finds_the_path_up_to_scale() -> None:
     wanted = box_room.cameras(box_room.path(5, yaw=25, move=0.9))
     images, _ = box_room.render(wanted)

@@ -13,9 +13,10 @@ from worldstereo.errors import CameraError, LayoutError, MediaError
 from worldstereo.evaluation.alignment import camera_positions
 from worldstereo.evaluation.results import METHOD, ResultSettings, evaluate_results
 from worldstereo.evaluation.tables import tables
-from worldstereo.formats.depth_maps import write_depth_maps
 from worldstereo.formats.ply import write_ply
 from worldstereo.formats.results import camera_file, write_trajectory
+from worldstereo.reconstruction.bundle import write_bundle
+from worldstereo.reconstruction.result_clips import BundleClip
 from worldstereo.types import PointCloud
 
 pytest.importorskip("evo")
@@ -28,11 +29,14 @@ WORLD = box_room.BoxWorld(0)
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene's result folder: two clips with depth, and a cloud."""
     folder = tmp_path_factory.mktemp("results") / "kitchen"
+    deep = []
     for clip_id, poses in CLIPS.items():
         cameras = box_room.cameras(poses)
         images, depths = box_room.render(cameras)
         write_trajectory(folder / clip_id, images, cameras, None)
-        write_depth_maps(folder / clip_id / "depth", depths, metric=True)
+        deep.append(BundleClip(clip_id, images, cameras, depths))
+    # Where the output "depth" puts them.
+    write_bundle(folder, ["depth"], deep, cloud=None, start_frames=[], metric=True)
     cameras = box_room.cameras(np.concatenate(list(CLIPS.values())))
     write_ply(folder / "points.ply", WORLD.visible_cloud(cameras))
     return folder
@@ -74,6 +78,14 @@ def test_clips_with_depth_are_compared_with_each_other(results: Path) -> None:
     assert found.psnr is not None
     assert found.psnr > 33
     assert report.means[METHOD].camera_clips == 0
+
+
+def test_poses_that_do_not_name_their_clip_are_not_taken_for_all(
+    results: Path, tmp_path: Path
+) -> None:
+    file = write_tum(tmp_path / "poses.txt", CLIPS["view0/traj0"], [0, 1, 2, 3, 4])
+    with pytest.raises(CameraError, match="these are several clips"):
+        evaluate_results(results, ResultSettings(estimator="file", poses=file))
 
 
 def test_a_clip_that_nobody_can_place_is_a_failure(results: Path, tmp_path: Path) -> None:

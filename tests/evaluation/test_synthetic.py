@@ -139,6 +139,19 @@ def test_missing_clips_are_failures_with_their_reason(report: Report) -> None:
     assert report.means["worldstereo-camera"].clips == 3
 
 
+def test_a_scene_that_failed_behind_its_clips_is_a_failure(tmp_path: Path) -> None:
+    def without_cloud(scenes: Sequence[Path], variant: str, output: Path) -> Mapping[str, str]:
+        generate(scenes, variant, output)
+        for folder in scenes:
+            (output / folder.name / "points.ply").unlink()
+        return {"box-3": "no points"}
+
+    settings = SETTINGS.model_copy(update={"variants": VARIANTS[1:]})
+    report = evaluate_synthetic(WORLDS[:1], without_cloud, box_room.write_scene, settings, tmp_path)
+    (failure,) = report.failures
+    assert (failure.scene, failure.what, failure.detail) == ("box-3", "points.ply", "no points")
+
+
 def test_holes_that_references_see_are_the_same_for_all_variants(report: Report) -> None:
     for scene in report.scenes:
         up, right = scene.clips

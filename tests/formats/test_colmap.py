@@ -1,6 +1,7 @@
 """COLMAP models: what we write pycolmap reads, what pycolmap writes we read."""
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,16 @@ def test_views_are_thinned_evenly(most: int, count: int) -> None:
     gaps = np.diff([*seen.frames, count])
     assert gaps.min() > 0
     assert gaps.max() - gaps.min() <= 1
+
+
+def test_memory_grows_with_the_views_that_are_kept() -> None:
+    cloud = PointCloud(np.tile(np.float32([0, 0, 5]), (4000, 1)), np.zeros((4000, 3), np.uint8))
+    tracemalloc.start()
+    seen = observations(cloud, row_of_cameras(150), max_views=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(seen) == 2 * 4000
+    assert peak < 4_000_000  # all 600,000 sightings take 19 MB
 
 
 def test_no_points_and_no_observations(tmp_path: Path) -> None:

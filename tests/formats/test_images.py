@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tests.scenes import picture
 from worldstereo.errors import MediaError
@@ -55,6 +55,29 @@ def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", picture(0, (32, 48)))
     with pytest.raises(MediaError, match="48x32 pixels"):
         read_image(tmp_path / "a.png", limits=Limits(max_image_pixels=1000))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_upright(tmp_path: Path, orientation: int) -> None:
+    image, exif = Image.fromarray(picture(4, (20, 30))), Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert np.array_equal(read_image(tmp_path / "a.png", upright=True), expected)
+    assert np.array_equal(read_image(tmp_path / "a.png"), picture(4, (20, 30)))
+
+
+def test_a_broken_tag_beside_the_orientation_is_no_matter(tmp_path: Path) -> None:
+    # Tag 0x123 holds a text, which Pillow reads and cannot write again.
+    exif = bytes.fromhex(
+        "457869660000 4d4d002a00000008 0003"
+        "012300020000 0003 6d650000 011200030000 0001 00060000 011a00050000 0001 00000032"
+        "00000000 00000048 00000001"
+    )
+    image = Image.fromarray(picture(4, (20, 30)))
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg", upright=True).shape == (30, 20, 3)
 
 
 def test_resizing_is_bicubic() -> None:

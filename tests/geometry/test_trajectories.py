@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from tests.geometry.strategies import laws, poses, rigid
 from worldstereo.errors import CameraError, ParameterError
-from worldstereo.geometry.camera_path import CameraPath, StartPose, step_lengths
+from worldstereo.geometry import trajectories
+from worldstereo.geometry.camera_path import CameraPath, StartPose, resample, step_lengths
 from worldstereo.geometry.projection import project_points
 from worldstereo.geometry.trajectories import (
     chain,
@@ -202,6 +203,23 @@ def test_keyframes_on_a_line_keep_to_it_and_turn_where_they_stand():
     np.testing.assert_allclose(path.centers[:, 1:], 0, atol=1e-12)
     turn = keyframes(LEVEL, [rigid([0, 0.5, 0], [0, 0, 0])], 3)
     np.testing.assert_allclose(turn.rotation.magnitude(), [0, 0.25, 0.5], atol=1e-3)
+
+
+def test_many_keyframes_are_sampled_no_more_densely_than_a_bound(monkeypatch):
+    """Where a path comes too near is looked for in thousands of frames: that must stay cheap."""
+    stops = [rigid([0, 0.01 * i, 0], [0.1 * i, 0, np.sin(0.1 * i)]) for i in range(1, 21)]
+    exact = keyframes(LEVEL, stops, 40)
+    sampled: list[int] = []
+
+    def resampled(path: CameraPath, frames: int, distance: float) -> CameraPath:
+        sampled.append(len(path))
+        return resample(path, frames, distance)
+
+    monkeypatch.setattr(trajectories, "MOST_SAMPLES", 640)
+    monkeypatch.setattr(trajectories, "resample", resampled)
+    bounded = keyframes(LEVEL, stops, 40)
+    assert sampled == [641]
+    np.testing.assert_allclose(bounded.centers, exact.centers, atol=1e-3)
 
 
 def test_a_chain_is_its_segments_at_an_even_pace():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from worldstereo.errors import ParameterError
+from worldstereo.reconstruction import outliers
 from worldstereo.reconstruction.outliers import statistical_inliers
 
 
@@ -32,6 +33,14 @@ def test_the_limit_is_mean_plus_two_deviations():
     expected = mean <= mean.mean() + 2 * mean.std()
     assert 0 < (~expected).sum() < 20
     np.testing.assert_array_equal(statistical_inliers(points), expected)
+
+
+def test_points_asked_for_in_parts_are_judged_as_one_cloud(monkeypatch):
+    points = np.random.default_rng(3).normal(size=(500, 3)).astype(np.float32)
+    whole = statistical_inliers(points)
+    assert not whole.all()
+    monkeypatch.setattr(outliers, "CHUNK", 7)
+    np.testing.assert_array_equal(statistical_inliers(points), whole)
 
 
 def test_even_spacing_has_no_outliers():

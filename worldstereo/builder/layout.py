@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from worldstereo.errors import ParameterError
+from worldstereo.errors import MediaError, ParameterError
 from worldstereo.formats.atomic import flush, flush_tree, temporary_sibling
 from worldstereo.formats.canonical import reconstruction_order
 from worldstereo.formats.images import resize_bicubic
+from worldstereo.formats.limits import DEFAULT_LIMITS
 from worldstereo.formats.reconstruction import ORDER
 from worldstereo.formats.renders import CAMERAS, RENDER, RENDER_MASK
 from worldstereo.formats.video import write_video
@@ -30,6 +31,9 @@ START_POINTS = "points.ply"
 RENDER_CRF, MASK_CRF = 12, 4
 # Pixels of a scene's image; clips are a small part of that.
 MAX_IMAGE_PIXELS = 16 * 1024 * 1024
+# How many times as long as the other a side may be: the model's sizes have 1.6 at most, and what
+# is longer is squeezed.
+MAX_ASPECT = 4
 
 
 @contextmanager
@@ -103,6 +107,19 @@ def write_order(folder: Path, names: Sequence[str]) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file in UTF-8."""
     path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_image_shape(image: UInt8) -> None:
+    """Refuse a picture [H, W, 3] that no scene is built from: it is too small, or a strip."""
+    short, long = sorted(image.shape[:2])
+    if short < DEFAULT_LIMITS.min_side or long > MAX_ASPECT * short:
+        raise MediaError(
+            "the image's size is out of range",
+            where="image",
+            got=f"{image.shape[1]}x{image.shape[0]} pixels",
+            allowed=f"sides of at least {DEFAULT_LIMITS.min_side}, one up to {MAX_ASPECT} times "
+            "as long as the other",
+        )
 
 
 def limited_image(image: UInt8) -> UInt8:

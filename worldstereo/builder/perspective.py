@@ -16,6 +16,7 @@ from torch import Tensor
 from worldstereo.builder.clearance import Obstacles, obstacle_points, shortened
 from worldstereo.builder.layout import (
     START_POINTS,
+    check_image_shape,
     limited_image,
     new_scene_folder,
     write_json,
@@ -44,11 +45,11 @@ from worldstereo.builder.start_camera import (
 )
 from worldstereo.depth.protocol import DepthMap
 from worldstereo.depth.provided import check_depth_size
-from worldstereo.errors import MediaError, ParameterError
+from worldstereo.errors import ParameterError
 from worldstereo.formats.images import resize_bicubic, write_png
-from worldstereo.formats.limits import DEFAULT_LIMITS
 from worldstereo.formats.ply import write_ply
 from worldstereo.formats.reconstruction import IMAGE, PROMPT, RENDERS
+from worldstereo.formats.renders import ASPECT_TOLERANCE
 from worldstereo.formats.scene_folder import read_scene, working_size
 from worldstereo.geometry.camera_path import StartPose
 from worldstereo.geometry.views import Renderer, as_cloud, edge_threshold, lift_view, render_cloud
@@ -83,7 +84,8 @@ def build_scene(
         What was built, and what the caller should know about it.
 
     Raises:
-        MediaError: the image is too small; the depth is of another shape, or gives too few points.
+        MediaError: the image is too small or too long; the depth is of another shape, or gives
+            too few points.
         CameraError: intrinsics that cannot be, or given cameras that contradict each other.
         ParameterError: a path runs into the scene or cannot be made; the folder exists;
             parameters of a panorama.
@@ -96,7 +98,7 @@ def build_scene(
             got=repr(parameters.kind),
             allowed="'perspective'",
         )
-    _check_size(image)
+    check_image_shape(image)
     image = limited_image(image)
     height, width = image.shape[:2]
     check_depth_size(depth.depth, height, width)
@@ -105,7 +107,8 @@ def build_scene(
     intrinsics, source = start_intrinsics(parameters, depth, (height, width))
     first = Cameras(np.eye(4, dtype=np.float32)[None], intrinsics[None], height, width)
     with new_scene_folder(folder) as building:
-        scene = _Scene(image, first, size, pivot_distance, depth.depth, renderer)
+        rendered = render_size((height, width), size)
+        scene = _Scene(image, first, rendered, pivot_distance, depth.depth, renderer)
         names = trajectory_names(parameters.paths)
         trajectories = [
             scene.write_trajectory(building, name, spec, parameters)
@@ -139,6 +142,22 @@ def build_scene(
         report.write(building)
         read_scene(building, scale_map=scale_map, nframe=parameters.frames, align_nframe=1)
     return report
+
+
+def render_size(image: tuple[int, int], working: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the renders: the working size, where that is of the image's shape.
+
+    Else the image's shape, no smaller than the working size: renders are squeezed to it when
+    they are read, as the start image is. H.264 needs even sides.
+
+    Args:
+        image: (height, width) of the start image.
+        working: (height, width) that the model works at.
+    """
+    if abs(working[0] * image[1] / (working[1] * image[0]) - 1) <= ASPECT_TOLERANCE:
+        return working
+    scale = max(working[0] / image[0], working[1] / image[1])
+    return 2 * round(image[0] * scale / 2), 2 * round(image[1] * scale / 2)
 
 
 class _Scene:
@@ -234,14 +253,3 @@ def _path_warnings(
 ) -> Iterator[str]:
     for report, spec in zip(trajectories, parameters.paths, strict=True):
         yield from trajectory_warnings(report, spec)
-
-
-def _check_size(image: UInt8) -> None:
-    height, width = image.shape[:2]
-    if min(height, width) < DEFAULT_LIMITS.min_side:
-        raise MediaError(
-            "the image is too small",
-            where="image",
-            got=f"{width}x{height} pixels",
-            allowed=f"sides of at least {DEFAULT_LIMITS.min_side}",
-        )

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from worldstereo.builder.layout import check_image_shape
 from worldstereo.builder.panorama_depth import read_panorama_depth
 from worldstereo.builder.parameters import BuildParameters
+from worldstereo.builder.start_camera import start_intrinsics
 from worldstereo.depth.protocol import DepthMap
 from worldstereo.depth.provided import check_depth_size, read_depth
 from worldstereo.errors import MediaError
@@ -31,8 +35,13 @@ def check_source(
 
     Raises:
         MediaError: the image or the depth map cannot be used, or there is no depth at all.
+        CameraError: the field of view does not fit the image, or given cameras contradict
+            each other.
     """
     picture = read_picture(image, parameters)
+    if parameters.kind == "perspective":
+        unsaid = DepthMap(np.zeros(picture.shape[:2], dtype=np.float32), metric=False)
+        start_intrinsics(parameters, unsaid, (picture.shape[0], picture.shape[1]))
     if depth is not None and parameters.kind == "panorama":
         read_panorama_depth(depth)
     elif depth is not None:
@@ -52,11 +61,14 @@ def read_picture(image: Path, parameters: BuildParameters) -> UInt8:
     """Decode the image [H, W, 3], upright.
 
     Raises:
-        MediaError: it is no image, too large or too small; as a panorama, not twice as wide.
+        MediaError: it is no image, too large, too small or too long; as a panorama, not twice as
+            wide as high.
     """
     picture = read_image(image, image.name, upright=True)
     if parameters.kind == "panorama":
         check_panorama_image(picture)
+    else:
+        check_image_shape(picture)
     return picture
 
 

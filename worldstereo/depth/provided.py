@@ -6,11 +6,11 @@ Numpy and Pillow alone; the package OpenEXR is imported when a file is one of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ Float64 = NDArray[np.float64]
 # What a map's aspect ratio may be off by: the rounding of sizes.
 ASPECT_TOLERANCE = 0.02
 MAX_PIXELS = 64 * 1024 * 1024
+# Of an .exr with other channels beside its depth.
+MAX_EXR_VALUES = 4 * MAX_PIXELS
 KINDS = ".npy (float), .exr, or 16-bit grey .png beside a .json that states its unit"
 # Metres in one unit; "scene" stands for the unit of the scene's cameras.
 UNITS = {
@@ -166,10 +168,11 @@ def _unusable(name: str, got: str) -> MediaError:
 
 
 def _read_npy(path: Path, name: str) -> Float64:
+    broken = (OSError, ValueError, EOFError, ArithmeticError, SyntaxError, TypeError, TokenError)
     try:
         # Mapped: a header that claims more than the file holds allocates nothing.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, TokenError) as error:
+    except broken as error:
         raise _unusable(name, f"a broken .npy file: {error}") from error
     if not np.issubdtype(array.dtype, np.floating):
         raise MediaError(
@@ -197,10 +200,17 @@ def _read_exr(path: Path, name: str) -> Float64:
     broken = (RuntimeError, ValueError, KeyError, OSError)
     try:
         with OpenEXR.File(str(path), header_only=True) as file:
-            (left, top), (right, bottom) = file.header()["dataWindow"]
+            headers = [part.header for part in file.parts]
+            sizes = [_exr_size(header) for header in headers]
+            flat = (OpenEXR.scanlineimage, OpenEXR.tiledimage)
+            deep = any(header.get("type", flat[0]) not in flat for header in headers)
     except broken as error:
         raise _unusable(name, f"a broken .exr file: {error}") from error
-    _check_size(name, int(bottom) - int(top) + 1, int(right) - int(left) + 1)
+    # All channels of all parts are decoded; a deep pixel may hold any number of values.
+    values = sum(rows * columns * channels for rows, columns, channels in sizes)
+    if deep or values > MAX_EXR_VALUES:
+        raise _unusable(name, "deep pixels" if deep else f"{values} values in all its channels")
+    _check_size(name, *sizes[0][:2])
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {key: channel.pixels for key, channel in file.channels().items()}
@@ -217,9 +227,17 @@ def _read_exr(path: Path, name: str) -> Float64:
     return np.asarray(chosen, dtype=np.float64)
 
 
+def _exr_size(header: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Rows, columns and channels of a part."""
+    (left, top), (right, bottom) = header["dataWindow"]
+    return int(bottom) - int(top) + 1, int(right) - int(left) + 1, len(header["channels"])
+
+
 def _read_png(path: Path, name: str) -> Float64:
     stated = _read_scale(path.with_suffix(".json"), name)
-    broken = (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    # ValueError: texts beside the pixels that unpack to too much.
+    broken = (OSError, SyntaxError, ValueError, *bombs)
     try:
         with Image.open(path, formats=("PNG",)) as image:
             size, mode = (image.height, image.width), image.mode

@@ -14,8 +14,9 @@ from worldstereo.errors import CameraError
 
 Float64 = NDArray[np.float64]
 
-# Centres that lie nearer together than this times their distance from the origin do not move.
-STILL = 1e-9
+# Centres that lie nearer together than this times their distance from the origin do not move:
+# what poses in float32 say of a camera that turns on the spot. Rounding in float64 is the least.
+STILL, STILL_AT_ORIGIN = 1e-6, 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +46,9 @@ def camera_positions(camera_from_world: ArrayLike) -> Float64:
 
 
 def moves(centers: Float64) -> bool:
-    """Whether centres [N, 3] are more than one place, rounding aside."""
+    """Whether centres [N, 3], in the world of their poses, are more than one place."""
     spread = np.linalg.norm(centers - centers.mean(axis=0), axis=1).max()
-    return bool(spread > STILL * max(1.0, float(np.abs(centers).max())))
+    return bool(spread > max(STILL * float(np.abs(centers).max()), STILL_AT_ORIGIN))
 
 
 def similarity_from_points(source: ArrayLike, target: ArrayLike) -> Similarity:

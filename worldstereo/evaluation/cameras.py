@@ -21,6 +21,7 @@ from worldstereo.errors import MissingDependencyError
 from worldstereo.evaluation.alignment import (
     Float64,
     Similarity,
+    camera_positions,
     moves,
     similarity_from_points,
 )
@@ -125,8 +126,12 @@ def camera_errors(
     seen = relative_poses(estimate.camera_from_world[found])
     undefined: dict[str, str] = {}
     fields["rotation_deg"] = _mean_and_sum(_angles(true, seen))
-    fields |= _translation_errors(true[:, :3, 3], seen[:, :3, 3], estimate.scaled, undefined)
-    fields |= _errors_by_evo(true, seen, undefined)
+    # Asked in the world, by whose distances float32 rounds.
+    stands = not moves(camera_positions(wanted[found]))
+    fields |= _translation_errors(
+        true[:, :3, 3], seen[:, :3, 3], estimate.scaled, stands, undefined
+    )
+    fields |= _errors_by_evo(true, seen, stands, undefined)
     if median_depth is None:
         undefined["ate_sim3_median_depths"] = "the median depth is not known"
     elif fields.get("ate_sim3") is not None:
@@ -162,11 +167,11 @@ def _mean_and_sum(errors: Float64) -> MeanAndSum:
 
 
 def _translation_errors(
-    true: Float64, seen: Float64, scaled: bool, undefined: dict[str, str]
+    true: Float64, seen: Float64, scaled: bool, stands: bool, undefined: dict[str, str]
 ) -> dict[str, Any]:
     """TransErr in the variants that need no similarity, from centres [N, 3] in frame 0."""
     fields: dict[str, Any] = {}
-    if moves(true):
+    if not stands:
         errors = np.linalg.norm(_self_normalised(true) - _self_normalised(seen), axis=1)
         fields["translation_self_normalised"] = _mean_and_sum(errors)
     else:
@@ -183,11 +188,13 @@ def _self_normalised(centers: Float64) -> Float64:
     return np.asarray(centers / largest) if moves(centers) else np.zeros_like(centers)
 
 
-def _errors_by_evo(true: Float64, seen: Float64, undefined: dict[str, str]) -> dict[str, Any]:
+def _errors_by_evo(
+    true: Float64, seen: Float64, stands: bool, undefined: dict[str, str]
+) -> dict[str, Any]:
     """ATE and RPE by evo, and TransErr, after a similarity of the estimated centres."""
     metrics, trajectory = _evo()
     relation = metrics.PoseRelation
-    if not moves(true[:, :3, 3]):
+    if stands:
         why = "the commanded camera stands in one place, which any similarity maps to"
         undefined |= dict.fromkeys(("translation_sim3", "ate_sim3", "rpe_translation"), why)
         similarity = Similarity(1.0, np.eye(3), np.zeros(3))

@@ -212,8 +212,11 @@ def visible_points(
     """
     where = np.asarray(points, dtype=np.float64)
     seen = np.zeros(len(where), dtype=np.bool_)
-    nothing = np.zeros((len(cameras), cameras.height, cameras.width), dtype=np.float32)
-    for view in views_of(cameras, nothing if depths is None else depths):
+    nothing = np.zeros((1, cameras.height, cameras.width), dtype=np.float32)
+    for index in range(len(cameras)):
+        # One view at a time: a large scene has hundreds of them.
+        depth = nothing if depths is None else depths[[index]]
+        (view,) = views_of(cameras[[index]], depth)
         left = np.flatnonzero(~seen)
         if depths is not None:
             seen[left] = seen_by(view, where[left]).visible

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,17 @@ def read_poses(
     image_size: tuple[int, int],
     *,
     scaled: bool = False,
+    others: Collection[str] = (),
+    shared: bool = False,
 ) -> PoseEstimate:
     """Estimated cameras from a file, matched to a clip's frames.
 
     The file is a TUM trajectory (``time x y z qx qy qz qw`` a line, world_from_camera, the time
     being the frame's number) or anything that ``worldstereo.formats.foreign_cameras`` reads.
     Cameras that are named like the clip's frames (``0007.png``, ``<view>/<trajectory>/0007``)
-    are matched by name, and a frame that the file lacks is a failure; others must be as many as
-    the frames and are taken in order.
+    are matched by name, and a frame that the file lacks is a failure; so is every frame where the
+    file's cameras are named like those of the scene's other clips. Cameras of any other names
+    must be as many as the frames and are taken in order.
 
     Args:
         path: the file, or the folder of a COLMAP model.
@@ -49,6 +52,9 @@ def read_poses(
         image_size: its (height, width), for formats that state intrinsics without one.
         scaled: whether the file's lengths are in the unit of the commanded cameras; a file that
             says that it is metric needs no word for it.
+        others: ids of the scene's other clips.
+        shared: whether the file is read for several clips: then names that hold the clip's id
+            alone tell them apart.
 
     Raises:
         CameraError: no cameras can be read from it, or they cannot be matched.
@@ -62,7 +68,7 @@ def read_poses(
         named = read_foreign_cameras(path, image_size=image_size)
         names, poses = named.names, named.cameras.camera_from_world.astype(np.float64)
         scaled = scaled or bool(named.metric)
-    places = _frame_numbers(names, trajectory_id, frames)
+    places = _frame_numbers(names, trajectory_id, frames, others, shared)
     if places is None:
         raise CameraError(
             "the estimated poses cannot be matched to the frames",
@@ -70,6 +76,9 @@ def read_poses(
             got=f"{len(names)} poses: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
             allowed=f"poses named after the frames 0000 to {frames - 1:04d} of {trajectory_id}, "
             f"each at most once; or one for each of the {frames} frames, in order",
+            fix=f"these are several clips: name poses {trajectory_id}/0000, or choose one clip"
+            if shared
+            else None,
         )
     placed = np.tile(np.eye(4), (frames, 1, 1))
     found = np.zeros(frames, dtype=np.bool_)
@@ -79,14 +88,28 @@ def read_poses(
     return PoseEstimate(placed, found, scaled=scaled, estimator=f"{kind} of {path.name}")
 
 
-def _frame_numbers(names: Sequence[str], trajectory_id: str, frames: int) -> dict[int, int] | None:
+def _frame_numbers(
+    names: Sequence[str], trajectory_id: str, frames: int, others: Collection[str], shared: bool
+) -> dict[int, int] | None:
     """Frame of each row that is one of the clip's, by name or in order; None: neither fits."""
-    named = [(row, _frame_number(name, trajectory_id)) for row, name in enumerate(names)]
+    named = [
+        (row, _frame_number(name, trajectory_id))
+        for row, name in enumerate(names)
+        if not shared or _of_clip(name, trajectory_id)
+    ]
     places = {row: number for row, number in named if number is not None}
     numbers = list(places.values())
     if places and max(numbers) < frames and len(set(numbers)) == len(numbers):
         return places
-    return {row: row for row in range(frames)} if len(names) == frames else None
+    if not places and any(_of_clip(name, other) for name in names for other in others):
+        return {}
+    in_order = len(names) == frames and not shared
+    return {row: row for row in range(frames)} if in_order else None
+
+
+def _of_clip(name: str, trajectory_id: str) -> bool:
+    """Whether a camera's name says that it is of this clip."""
+    return trajectory_id in name and _frame_number(name, trajectory_id) is not None
 
 
 def _frame_number(name: str, trajectory_id: str) -> int | None:

@@ -31,10 +31,11 @@ from worldstereo.evaluation.visibility import DEPTH_TOLERANCE
 from worldstereo.formats.depth_maps import DEPTH, read_depth_maps
 from worldstereo.formats.ply import read_ply
 from worldstereo.formats.results import CAMERAS, FRAMES, TrajectoryResult, read_trajectory
+from worldstereo.reconstruction.result_clips import DEPTHS
 from worldstereo.types import Cameras, concatenate_cameras
 
 METHOD = "result"
-CLOUD, DEPTHS = "points.ply", "depth"
+CLOUD = "points.ply"
 
 
 class ResultSettings(BaseModel):
@@ -94,8 +95,10 @@ def evaluate_results(
     """
     clips = {name: read_trajectory(place) for name, place in find_clips(folder, settings).items()}
     cameras: dict[str, dict[str, CameraErrors]] = {}
+    every = find_clips(folder, settings.model_copy(update={"trajectories": ()}))
     for clip_id, clip in clips.items():
-        estimate = _estimate(clip_id, clip, settings, on_clip)
+        others = [name for name in every if name != clip_id]
+        estimate = _estimate(clip_id, clip, settings, others, len(clips) > 1, on_clip)
         cameras[clip_id] = {}
         if estimate is not None:
             commanded = clip.cameras.camera_from_world
@@ -153,6 +156,8 @@ def _estimate(
     clip_id: str,
     clip: TrajectoryResult,
     settings: ResultSettings,
+    others: Sequence[str],
+    shared: bool,
     on_clip: Callable[[str], None],
 ) -> PoseEstimate | None:
     if settings.estimator is None:
@@ -163,7 +168,15 @@ def _estimate(
     if settings.poses is None:
         raise ParameterError("the file of the estimated poses is not named", where="poses")
     size = clip.cameras.height, clip.cameras.width
-    return read_poses(settings.poses, clip_id, len(clip.frames), size, scaled=settings.poses_scaled)
+    return read_poses(
+        settings.poses,
+        clip_id,
+        len(clip.frames),
+        size,
+        scaled=settings.poses_scaled,
+        others=others,
+        shared=shared,
+    )
 
 
 def _consistency(
@@ -172,7 +185,7 @@ def _consistency(
     """Of the clips that have a depth folder, where at least two have one."""
     deep = []
     for clip_id, clip in clips.items():
-        place = folder.joinpath(*clip_id.split("/")) / DEPTHS
+        place = folder.joinpath(DEPTHS, *clip_id.split("/"))
         if not (place / DEPTH).is_file():
             continue
         depths = read_depth_maps(place).depths
@@ -238,7 +251,7 @@ def _true_cameras(path: Path, clips: dict[str, TrajectoryResult]) -> np.ndarray:
     parts: list[np.ndarray] = []
     for clip_id, clip in clips.items():
         size = clip.cameras.height, clip.cameras.width
-        poses = read_poses(path, clip_id, len(clip.frames), size)
+        poses = read_poses(path, clip_id, len(clip.frames), size, shared=len(clips) > 1)
         if not poses.found.all():
             lacking: Sequence[int] = np.flatnonzero(~poses.found).tolist()
             raise ParameterError(

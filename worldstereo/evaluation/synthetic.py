@@ -150,7 +150,10 @@ class _Results:
             cloud = folder / CLOUD
             if cloud.is_file():
                 self.clouds[variant] = cloud
-            elif any((root / variant).glob(f"*/{CLOUD}")):
+            elif any((root / variant).glob(f"*/{CLOUD}")) or (
+                # The clips are there, so it was an output that the scene failed for.
+                truth.name in reasons[variant] and len(self.clips[variant]) == len(truth.clips)
+            ):
                 self.failures.append(
                     Failure(scene=truth.name, method=variant, what=CLOUD, detail=reason)
                 )

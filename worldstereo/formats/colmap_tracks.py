@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from worldstereo.types import Cameras, Float32, PointCloud
+from worldstereo.types import Bool, Cameras, Float32, PointCloud
 
 Float64 = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -72,32 +72,55 @@ def observations(
         The observations; points that no frame sees have none.
     """
     assert depths is None or len(depths) == len(cameras), (len(depths), len(cameras))
-    points, frames, places = [], [], []
+    # Twice over the frames: what each sees, as bits, then the places of what is kept. All
+    # sightings of a large scene at once are gigabytes.
+    bits, count = [], np.zeros(len(cloud), dtype=np.int64)
     for index in range(len(cameras)):
         depth = None if depths is None else depths[index]
-        xy, z = _projected(cloud, cameras, index)
-        inside = (z > NEAR) & (xy >= 0).all(axis=1) & (xy < [cameras.width, cameras.height]).all(1)
-        candidates = np.flatnonzero(inside)
-        xy, z = xy[candidates], z[candidates]
-        if depth is None:
-            seen = z <= _nearest(xy, z, cameras, cell) * (1 + tolerance)
-        else:
-            surface = _sampled(depth, xy, cameras)
-            seen = (surface > 0) & (np.abs(z - surface) <= tolerance * z)
-        points.append(candidates[seen])
-        frames.append(np.full(int(seen.sum()), index, dtype=np.int64))
-        places.append(xy[seen])
-    if not points:
-        return Observations(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))
-    found = Observations(np.concatenate(points), np.concatenate(frames), np.concatenate(places))
-    return _thinned(found, max_views)
+        seen = _seen(cloud, cameras, index, depth, tolerance, cell)
+        bits.append(np.packbits(seen))
+        count += seen
+    points, frames, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty((0, 2))]
+    rank = np.zeros(len(cloud), dtype=np.int64)
+    for index, packed in enumerate(bits):
+        sighted = np.flatnonzero(np.unpackbits(packed, count=len(cloud)))
+        kept = sighted[_spread(rank[sighted], count[sighted], max_views)]
+        rank[sighted] += 1
+        points.append(kept)
+        frames.append(np.full(len(kept), index, dtype=np.int64))
+        places.append(_projected(cloud.points[kept], cameras, index)[0])
+    every, of_frame = np.concatenate(points), np.concatenate(frames)
+    order = np.lexsort((of_frame, every))
+    return Observations(every[order], of_frame[order], np.concatenate(places)[order])
 
 
-def _projected(cloud: PointCloud, cameras: Cameras, index: int) -> tuple[Float64, Float64]:
-    """Pixels [P, 2] and depths [P] of all points; infinite pixels behind the camera."""
+def _seen(
+    cloud: PointCloud,
+    cameras: Cameras,
+    index: int,
+    depth: Float32 | None,
+    tolerance: float,
+    cell: int,
+) -> Bool:
+    """Which points [P] one frame sees."""
+    xy, z = _projected(cloud.points, cameras, index)
+    inside = (z > NEAR) & (xy >= 0).all(axis=1) & (xy < [cameras.width, cameras.height]).all(1)
+    candidates = np.flatnonzero(inside)
+    xy, z = xy[candidates], z[candidates]
+    if depth is None:
+        visible = z <= _nearest(xy, z, cameras, cell) * (1 + tolerance)
+    else:
+        surface = _sampled(depth, xy, cameras)
+        visible = (surface > 0) & (np.abs(z - surface) <= tolerance * z)
+    inside[candidates] = visible
+    return inside
+
+
+def _projected(points: Float32, cameras: Cameras, index: int) -> tuple[Float64, Float64]:
+    """Pixels [P, 2] and depths [P] of points [P, 3]; infinite pixels behind the camera."""
     pose = cameras.camera_from_world[index].astype(np.float64)
     lens = cameras.intrinsics[index].astype(np.float64)
-    local = cloud.points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
+    local = points.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
     z = local[:, 2]
     front = z > NEAR
     xy = np.full((len(z), 2), np.inf)
@@ -125,14 +148,8 @@ def _sampled(depth: Float32, xy: Float64, cameras: Cameras) -> Float64:
     return sampled
 
 
-def _thinned(found: Observations, max_views: int) -> Observations:
-    """Sorted by point and frame, at most ``max_views`` of each point, evenly spread."""
-    order = np.lexsort((found.frames, found.points))
-    points = found.points[order]
-    _, first, count = np.unique(points, return_index=True, return_counts=True)
-    rank = np.arange(len(points)) - np.repeat(first, count)
-    count = np.repeat(count, count)
+def _spread(rank: Indices, count: Indices, most: int) -> Bool:
+    """Which sightings stay: of ``count`` of a point, this one the ``rank``-th, at most ``most``."""
     # Of k views those at which floor(rank m / k) steps: exactly m of them.
-    kept = (count <= max_views) | (rank * max_views // count != (rank - 1) * max_views // count)
-    order = order[kept]
-    return Observations(found.points[order], found.frames[order], found.xy[order])
+    stepped: Bool = (rank * most // count) != ((rank - 1) * most // count)
+    return np.asarray((count <= most) | stepped)

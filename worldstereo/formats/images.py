@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from worldstereo.errors import MediaError
 from worldstereo.formats.limits import DEFAULT_LIMITS, Limits
@@ -18,6 +18,17 @@ from worldstereo.types import UInt8
 
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# What makes a photo upright, by its orientation tag (Exif 2.3, 0x0112).
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
 
 
@@ -82,7 +93,7 @@ def read_image(
     name = str(path) if name is None else name
     with _open(path, name, limits) as image:
         try:
-            turned = ImageOps.exif_transpose(image) if upright else image
+            turned = _upright(image) if upright else image
             return np.asarray(turned.convert("RGB"), dtype=np.uint8)
         except (OSError, ValueError, SyntaxError) as problem:
             raise MediaError(
@@ -91,6 +102,12 @@ def read_image(
                 got=f"a broken or cut {image.format} file: {str(problem)[:120]}",
                 allowed="a complete image",
             ) from problem
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the other tags anew, and cameras leave broken ones.
+    turn = image.getexif().get(_ORIENTATION)
+    return image.transpose(_TURNS[turn]) if turn in _TURNS else image
 
 
 def write_png(path: Path, frame: UInt8) -> None:

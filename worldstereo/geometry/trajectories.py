@@ -38,6 +38,8 @@ Segment = Callable[[StartPose, int], CameraPath]
 FRAMES = 21
 # What is resampled to an even pace is sampled this many times as densely first.
 OVERSAMPLING = 8
+# Samples of all of a path's keyframes, roughly; fewer between two of them where there are many.
+MOST_SAMPLES = 1 << 17
 
 
 def dolly(
@@ -226,7 +228,8 @@ def keyframes(start: StartPose, poses: ArrayLike, frames: int = FRAMES) -> Camer
     steps = np.maximum(steps, 1e-3 * (steps.max() or 1.0))
     knots = np.concatenate([[0.0], np.cumsum(steps)])
     spline = CubicHermiteSpline(knots, centers, _catmull_rom_tangents(steps, centers))
-    inside = np.arange(OVERSAMPLING * frames) / (OVERSAMPLING * frames)
+    samples = min(OVERSAMPLING * frames, max(OVERSAMPLING, MOST_SAMPLES // len(steps)))
+    inside = np.arange(samples) / samples
     dense = np.append((knots[:-1, None] + steps[:, None] * inside).ravel(), knots[-1])
     path = CameraPath(Slerp(knots, rotation)(dense), spline(dense), np.ones(len(dense)))
     return resample(path, frames, start.pivot_distance)

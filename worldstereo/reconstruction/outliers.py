@@ -14,6 +14,8 @@ from worldstereo.types import Bool, Float32
 
 # Spec "Reconstruction".
 NEIGHBOURS, DEVIATIONS = 20, 2.0
+# Points that are asked for at a time; bounds the memory, changes no value.
+CHUNK = 1 << 17
 
 
 def statistical_inliers(
@@ -46,9 +48,12 @@ def statistical_inliers(
     if len(points) <= neighbours:
         return np.ones(len(points), dtype=np.bool_)
     places = points.astype(np.float64)
-    # The nearest is the point itself.
-    distances, _ = cKDTree(places).query(places, k=neighbours + 1)
-    mean = np.asarray(distances)[:, 1:].mean(axis=1)
+    tree, mean = cKDTree(places), np.empty(len(places))
+    for start in range(0, len(places), CHUNK):
+        part = slice(start, start + CHUNK)
+        distances, _ = tree.query(places[part], k=neighbours + 1)
+        # The nearest is the point itself.
+        mean[part] = np.asarray(distances)[:, 1:].mean(axis=1)
     # All alike up to rounding: no spread, no outliers.
     limit = mean.mean() * (1 + 1e-9) + deviations * mean.std()
     return np.asarray(mean <= limit)

@@ -8,21 +8,23 @@ without one.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydantic
 
 from worldstereo.builder.layout import START_POINTS
 from worldstereo.builder.report import REPORT_FILE, BuildReport
 from worldstereo.depth.protocol import DepthSource
 from worldstereo.depth.provided import read_depth
 from worldstereo.depth.stereo import stereo_depths
-from worldstereo.errors import ParameterError
+from worldstereo.errors import GenerationError, ParameterError
 from worldstereo.formats.images import read_image
 from worldstereo.formats.ply import read_ply
 from worldstereo.formats.results import read_trajectory
 from worldstereo.geometry.views import as_cloud, lift_view
-from worldstereo.reconstruction.bundle import OUTPUTS, Output, write_bundle
+from worldstereo.reconstruction.bundle import NEEDS_POINTS, OUTPUTS, Output, write_bundle
 from worldstereo.reconstruction.fuse import FusionParameters, PointMemory
 from worldstereo.reconstruction.result_clips import BundleClip, start_frames_of
 from worldstereo.scene import SceneRun
@@ -63,6 +65,7 @@ class Reconstruction:
 
         Raises:
             ParameterError: an unknown output.
+            GenerationError: points were asked for and none were found; the rest is written.
             WorldStereoError: the estimator failed, or a committed clip cannot be read.
         """
         wanted = bundle_outputs(outputs)
@@ -89,40 +92,75 @@ class Reconstruction:
         if wants_depth:
             on_stage("fuse", 0, 0)
             cloud = self._memory().cloud()
+            clips = self._in_scene_unit(clips)
         on_stage("export", 0, 0)
-        return write_bundle(
+        empty = cloud is None or not len(cloud)
+        lacking = [name for name in wanted if name in NEEDS_POINTS and empty]
+        files = write_bundle(
             run.output,
-            wanted,
+            [name for name in wanted if name not in lacking],
             clips,
-            cloud=cloud,
+            cloud=None if empty else cloud,
             start_frames=start_frames_of(run.scene),
             metric=is_metric(run.scene),
             up="z" if run.scene.layout == "panorama" else "-y",
             scene_name=run.scene.name,
             model_type=run.parameters.variant,
         )
+        if lacking:
+            raise GenerationError(
+                "no points were found in the clips; the other outputs are written",
+                where=f"outputs {', '.join(lacking)}",
+                got="no depth that its neighbours agree with",
+                fix="a camera that only turns shows no depth to stereo: let it move, or have the "
+                "server estimate depth",
+            )
+        return files
 
     def _remember(
         self, position: int, trajectory_id: str, frames: UInt8, cameras: Cameras
     ) -> Float32:
         if trajectory_id not in self._depths:
             depths = self._depths_of(frames, cameras)
-            self._memory().add(position, trajectory_id, frames, cameras, depths)
+            if self._points is None:
+                self._points = self._new_memory(frames, cameras)
+            self._points.add(position, trajectory_id, frames, cameras, depths)
             self._depths[trajectory_id] = depths
         return self._depths[trajectory_id]
+
+    def _in_scene_unit(self, clips: list[BundleClip]) -> list[BundleClip]:
+        """The clips with their depths in the unit of the cloud and the cameras."""
+        if self._estimator is None:
+            return clips
+        alignments = self._memory().alignments
+        scaled = []
+        for clip in clips:
+            assert clip.depths is not None, clip.id
+            factors = np.array(alignments[clip.id].frame_factors, dtype=np.float32)
+            scaled.append(replace(clip, depths=clip.depths * factors[:, None, None]))
+        return scaled
 
     def _depths_of(self, frames: UInt8, cameras: Cameras) -> Float32:
         if self._estimator is None:
             return stereo_depths(frames, cameras)
         return np.stack([found.depth for found in self._estimator.depths_of(list(frames))])
 
-    def _memory(self) -> PointMemory:
-        if self._points is None:
+    def _new_memory(self, frames: UInt8, cameras: Cameras) -> PointMemory:
+        """The point memory, given the canonically first clip."""
+        start = start_cloud(self._run.scene)
+        if self._estimator is None:
             # Stereo finds depth in the cameras' own unit: there is no scale to be found.
-            self._points = PointMemory(
-                start_cloud(self._run.scene),
-                FusionParameters(align=self._estimator is not None),
-            )
+            return PointMemory(start, FusionParameters(align=False))
+        if start is None:
+            # Estimates need something in the cameras' unit that they can be scaled to.
+            stereo = PointMemory(None, FusionParameters(align=False))
+            stereo.add(0, "stereo", frames, cameras, stereo_depths(frames, cameras))
+            found = stereo.cloud()
+            start = found if len(found) else None
+        return PointMemory(start, FusionParameters(align=True))
+
+    def _memory(self) -> PointMemory:
+        assert self._points is not None, "there is a clip before there is a cloud"
         return self._points
 
 
@@ -138,13 +176,18 @@ def bundle_outputs(names: Collection[str]) -> tuple[Output, ...]:
 
 def is_metric(scene: SceneInput) -> bool:
     """Whether the unit of a scene's cameras is known to be the metre: it was built so."""
-    report = scene.root / REPORT_FILE
-    return report.is_file() and BuildReport.model_validate_json(report.read_bytes()).metric
+    return built_in_metres(scene.root)
+
+
+def built_in_metres(folder: Path) -> bool:
+    """Whether a scene folder, or the results of one, says that it was built from metric depth."""
+    report = _report_in(folder)
+    return report is not None and report.metric
 
 
 def start_cloud(scene: SceneInput) -> PointCloud | None:
     """The points that were known before anything was generated; None where there are none."""
-    if (scene.root / START_POINTS).is_file():
+    if _report_in(scene.root) is not None and (scene.root / START_POINTS).is_file():
         return read_ply(scene.root / START_POINTS)
     for trajectory in scene.trajectories:
         if trajectory.depth is not None and trajectory.start_image is not None:
@@ -152,3 +195,11 @@ def start_cloud(scene: SceneInput) -> PointCloud | None:
             image, depth = read_image(trajectory.start_image), read_depth(trajectory.depth)
             return as_cloud(*lift_view(image, depth, camera))
     return None
+
+
+def _report_in(folder: Path) -> BuildReport | None:
+    """How a scene was built; None where it was not: files of such names may be anybody's."""
+    try:
+        return BuildReport.model_validate_json((folder / REPORT_FILE).read_bytes())
+    except (OSError, pydantic.ValidationError):
+        return None
