@@ -1,5 +1,6 @@
 """An embedded cluster in the tests' own process, and what Ray leaves in it."""
 
+import asyncio
 import gc
 import warnings
 from collections.abc import Iterator
@@ -22,4 +23,5 @@ def running_cluster(**resources: Any) -> Iterator[LocalCluster]:
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
+            asyncio.set_event_loop(None)  # Serve sets one of its own where none runs
             gc.collect()
