@@ -48,7 +48,7 @@ from worldstereo.builder.panorama_depth import (
     merge_statements,
     read_panorama_depth,
 )
-from worldstereo.builder.parameters import PANORAMA_VIEWS, BuildParameters
+from worldstereo.builder.parameters import PANORAMA_VIEWS, BuildParameters, check_kind
 from worldstereo.builder.perspective import start_check
 from worldstereo.builder.report import (
     BuildReport,
@@ -61,7 +61,6 @@ from worldstereo.builder.report import (
 from worldstereo.builder.specs import TrajectorySpec, trajectory_names
 from worldstereo.depth.merge import MergedDepth
 from worldstereo.depth.protocol import DepthSource
-from worldstereo.errors import ParameterError
 from worldstereo.formats.images import resize_bicubic, write_png
 from worldstereo.formats.panorama import PANO_BANK, START_FRAME
 from worldstereo.formats.ply import write_ply
@@ -120,13 +119,7 @@ def build_panorama(
             cannot be followed at all.
         MissingDependencyError: the renderer is not installed.
     """
-    if parameters.kind != "panorama":
-        raise ParameterError(
-            "the parameters are those of another kind of image",
-            where="kind",
-            got=repr(parameters.kind),
-            allowed="'panorama'",
-        )
+    check_kind(parameters, "panorama")
     check_panorama_image(image)
     point_renderer(renderer)  # What is missing is said before anything is computed.
     size = working_size(BANK_HEIGHT, BANK_WIDTH, scale_map)

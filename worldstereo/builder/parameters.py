@@ -110,6 +110,17 @@ class BuildParameters(BaseModel):
         return defaults[self.kind]
 
 
+def check_kind(parameters: BuildParameters, kind: Literal["perspective", "panorama"]) -> None:
+    """ParameterError where the parameters are those of another kind of image."""
+    if parameters.kind != kind:
+        raise ParameterError(
+            "the parameters are those of another kind of image",
+            where="kind",
+            got=repr(parameters.kind),
+            allowed=repr(kind),
+        )
+
+
 def trajectory_ids(parameters: BuildParameters) -> tuple[str, ...]:
     """The ids that the built scene's trajectories will have, in canonical order.
 

@@ -23,7 +23,7 @@ from worldstereo.builder.layout import (
     write_order,
     write_renders,
 )
-from worldstereo.builder.parameters import BuildParameters
+from worldstereo.builder.parameters import BuildParameters, check_kind
 from worldstereo.builder.report import (
     BuildReport,
     StartCheck,
@@ -45,7 +45,6 @@ from worldstereo.builder.start_camera import (
 )
 from worldstereo.depth.protocol import DepthMap
 from worldstereo.depth.provided import check_depth_size
-from worldstereo.errors import ParameterError
 from worldstereo.formats.images import resize_bicubic, write_png
 from worldstereo.formats.ply import write_ply
 from worldstereo.formats.reconstruction import IMAGE, PROMPT, RENDERS
@@ -91,13 +90,7 @@ def build_scene(
             parameters of a panorama.
         MissingDependencyError: the renderer is not installed.
     """
-    if parameters.kind != "perspective":
-        raise ParameterError(
-            "the parameters are those of another kind of image",
-            where="kind",
-            got=repr(parameters.kind),
-            allowed="'perspective'",
-        )
+    check_kind(parameters, "perspective")
     check_image_shape(image)
     image = limited_image(image)
     height, width = image.shape[:2]

@@ -6,6 +6,7 @@ trajectories is made of, chains and given cameras included, is specs.py's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -50,7 +51,7 @@ Matrix4 = tuple[Row4, Row4, Row4, Row4]
 TrajectoryName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$"), AfterValidator(_unreserved)]
 
 
-class Spec(BaseModel):
+class Spec(BaseModel, ABC):
     """What the specs of all presets have in common.
 
     Attributes:
@@ -78,9 +79,9 @@ class Spec(BaseModel):
             update={field: value * factor for field, value in self.extent.items()}
         )
 
+    @abstractmethod
     def path(self, start: StartPose, frames: int, origin: StartPose) -> CameraPath:
         """The path from ``start``; ``origin`` is where the whole trajectory starts."""
-        raise NotImplementedError
 
 
 class _Straight(Spec):

@@ -110,7 +110,7 @@ def stereo_depths(
         MediaError: the frames have another shape or type.
         ParameterError: a number is out of its range.
     """
-    _check(frames, cameras)
+    check_clip(frames, cameras)
     _check_parameters(near, far, planes, neighbours, window, tolerance)
     cameras = cameras.resized(*frames.shape[1:3])
     with torch.inference_mode():
@@ -334,7 +334,13 @@ def _search_range(
     return float(low) / SEARCH_MARGIN, float(high) * SEARCH_MARGIN
 
 
-def _check(frames: UInt8, cameras: Cameras) -> None:
+def check_clip(frames: UInt8, cameras: Cameras) -> None:
+    """Refuse frames [F, H, W, 3] that are no clip, and cameras that are not those of F frames.
+
+    Raises:
+        MediaError: the frames have another shape or type.
+        CameraError: another number of cameras; one is not finite.
+    """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise MediaError(
             "the frames are no clip",

@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from worldstereo.errors import CameraError, MediaError
-from worldstereo.geometry.cameras import check_cameras, check_intrinsics
+from worldstereo.depth.stereo import check_clip
+from worldstereo.errors import MediaError
 from worldstereo.geometry.lift import SOBEL_THRESHOLD
 from worldstereo.reconstruction.align import Alignment, align_clip, unaligned
 from worldstereo.reconstruction.clip_depths import ClipDepths, sample_clip
@@ -143,7 +142,8 @@ class PointMemory:
             MediaError: frames or depths of an unusable shape or type.
             CameraError: another number of cameras, or one that is not finite.
         """
-        _check_clip(frames, cameras, depths)
+        check_clip(frames, cameras)
+        _check_depths(frames, depths)
         if trajectory_id in self._clips:
             return
         self._clips[trajectory_id] = sample_clip(
@@ -233,14 +233,7 @@ def _sorted(cloud: PointCloud | None) -> PointCloud:
     return cloud[order]
 
 
-def _check_clip(frames: UInt8, cameras: Cameras, depths: Float32) -> None:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
-        raise MediaError(
-            "the frames are no clip",
-            where="frames",
-            got=f"{list(frames.shape)} {frames.dtype}",
-            allowed="[F, H, W, 3] uint8, at least one frame",
-        )
+def _check_depths(frames: UInt8, depths: Float32) -> None:
     if depths.shape != frames.shape[:3] or not np.issubdtype(depths.dtype, np.floating):
         raise MediaError(
             "the depths are not those of the frames",
@@ -248,11 +241,3 @@ def _check_clip(frames: UInt8, cameras: Cameras, depths: Float32) -> None:
             got=f"{list(depths.shape)} {depths.dtype}",
             allowed=f"{list(frames.shape[:3])} of floats",
         )
-    if len(cameras) != len(frames):
-        raise CameraError(
-            "a clip needs one camera a frame",
-            where="cameras",
-            got=f"{len(cameras)} cameras, {len(frames)} frames",
-        )
-    check_cameras(torch.from_numpy(cameras.camera_from_world))
-    check_intrinsics(torch.from_numpy(cameras.intrinsics))

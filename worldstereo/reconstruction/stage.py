@@ -70,24 +70,8 @@ class Reconstruction:
         """
         wanted = bundle_outputs(outputs)
         run = self._run
-        committed = [item for item in run.plan.trajectories if item.id in run.committed]
         wants_depth = bool(NEEDS_DEPTH & set(wanted))
-        clips = []
-        for done, planned in enumerate(committed):
-            on_stage("points" if wants_depth else "export", done, len(committed))
-            clip = read_trajectory(run.folder(planned.id))
-            depths = None
-            if wants_depth:
-                depths = self._remember(planned.position, planned.id, clip.frames, clip.cameras)
-            clips.append(
-                BundleClip(
-                    id=planned.id,
-                    frames=clip.frames,
-                    cameras=clip.cameras,
-                    depths=depths,
-                    keyframes=tuple(index for _, index in planned.adds),
-                )
-            )
+        clips = self._committed_clips(on_stage, with_depth=wants_depth)
         cloud = None
         if wants_depth:
             on_stage("fuse", 0, 0)
@@ -116,6 +100,28 @@ class Reconstruction:
                 "server estimate depth",
             )
         return files
+
+    def _committed_clips(self, on_stage: OnStage, *, with_depth: bool) -> list[BundleClip]:
+        """The committed clips in canonical order; their depth enters the point memory."""
+        run = self._run
+        committed = [item for item in run.plan.trajectories if item.id in run.committed]
+        clips = []
+        for done, planned in enumerate(committed):
+            on_stage("points" if with_depth else "export", done, len(committed))
+            clip = read_trajectory(run.folder(planned.id))
+            depths = None
+            if with_depth:
+                depths = self._remember(planned.position, planned.id, clip.frames, clip.cameras)
+            clips.append(
+                BundleClip(
+                    id=planned.id,
+                    frames=clip.frames,
+                    cameras=clip.cameras,
+                    depths=depths,
+                    keyframes=tuple(index for _, index in planned.adds),
+                )
+            )
+        return clips
 
     def _remember(
         self, position: int, trajectory_id: str, frames: UInt8, cameras: Cameras
