@@ -7,7 +7,6 @@ of it is told to the store. When a clip may start, and where its replica runs, a
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -217,7 +216,7 @@ class ClipJob:
                 await self._tell(message)
             elif isinstance(message, Last):
                 return message
-            elif time.monotonic() - self._told_at > TELL_AGAIN_S:
+            elif _now() - self._told_at > TELL_AGAIN_S:
                 await self._tell(self._last_sign)
 
     async def _refused(self, failure: Failed) -> Failed | None:
@@ -230,7 +229,7 @@ class ClipJob:
         return None
 
     async def _tell(self, sign: Advanced) -> None:
-        self._last_sign, self._told_at = sign, time.monotonic()
+        self._last_sign, self._told_at = sign, _now()
         await asyncio.to_thread(
             self._context.store.record_progress,
             self._context.scene_id,
@@ -337,6 +336,10 @@ class _Inbox:
             return Failed(WorkerLost("its replica stopped without a last word"), retry=True)
         except Exception as error:  # noqa: BLE001 - whatever ends the stream, the clip is lost
             return Failed(WorkerLost("its replica failed", got=first_line(error)), retry=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _poison(trajectory_id: str, reasons: list[str]) -> GenerationError:

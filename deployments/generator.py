@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -187,21 +186,23 @@ class _ClipRun:
         self, stage: str, answer: asyncio.Future[Any], limit_s: float
     ) -> AsyncIterator[Beat]:
         """Beats until the bank has answered; MemoryBankLost after ``limit_s`` seconds."""
-        start = time.perf_counter()
+        clock = asyncio.get_running_loop().time
+        start = clock()
         while not answer.done():
             await asyncio.wait({answer}, timeout=self._deadlines.beat_interval_s)
-            spent = time.perf_counter() - start
+            spent = clock() - start
             if not answer.done():
                 if spent > limit_s:
                     answer.cancel()
                     raise MemoryBankLost(f"no answer for {limit_s:g} s", where=stage)
                 yield Beat()
-        self._seconds[stage] = time.perf_counter() - start
+        self._seconds[stage] = clock() - start
 
     async def _follow(self, report: asyncio.Future[ClipReport]) -> AsyncIterator[Message]:
         """The workers' signs until they are done; WorkerLost when they die or stand still."""
         seen = 0
-        moved = beaten = asked = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        moved = beaten = asked = clock()
         while True:
             done = report.done()
             signs = await self._signs(seen, 0.0 if done else self._deadlines.beat_interval_s)
@@ -209,7 +210,7 @@ class _ClipRun:
                 yield sign
             if done:
                 break
-            now = time.monotonic()
+            now = clock()
             if now - asked >= self._deadlines.beat_interval_s:
                 asked = now
                 await self._stop_if_superseded()

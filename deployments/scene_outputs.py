@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -67,6 +66,7 @@ class StageTeller:
     ) -> None:
         told: SceneStage | None = None
         told_at = 0.0
+        clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(STAGE_POLL_S)
             try:
@@ -74,8 +74,8 @@ class StageTeller:
                     if self._cancelled():
                         await stop()
                     now = await stage()
-                if now != told or time.monotonic() - told_at >= TELL_AGAIN_S:
-                    told, told_at = now, time.monotonic()
+                if now != told or clock() - told_at >= TELL_AGAIN_S:
+                    told, told_at = now, clock()
                     await asyncio.to_thread(
                         self.context.store.record_scene_progress,
                         self.scene_id,

@@ -1,10 +1,14 @@
 """Fixtures that all tests share."""
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.virtual_time import VirtualTimeLoop
 
 # The machines that run the suite are shared: a slow example says nothing about the code.
 settings.register_profile("suite", deadline=None)
@@ -22,3 +26,11 @@ def examples_folder() -> Path:
             f"no published example scenes at {folder}; set WORLDSTEREO_EXAMPLES to have them"
         )
     return folder
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("virtual_time"):
+        return {"virtual": VirtualTimeLoop}
+    return {"asyncio": asyncio.new_event_loop}

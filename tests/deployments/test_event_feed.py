@@ -10,6 +10,8 @@ from deployments.event_feed import EventFeed
 from deployments.records import NewScene
 from deployments.store import Store
 
+pytestmark = pytest.mark.virtual_time
+
 
 def add(store: Store, scene_id: str) -> None:
     store.add_scene(NewScene(scene_id, "s", SceneRequest(), ("renders/a",)), max_queued=99)

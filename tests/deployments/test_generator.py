@@ -24,6 +24,8 @@ from actors.worker_group import Execution
 from deployments.generator import Deadlines, _ClipRun
 from worldstereo.errors import GenerationCancelled, GenerationError, MediaError
 
+pytestmark = pytest.mark.virtual_time
+
 DEADLINES = Deadlines(
     beat_interval_s=0.05, beat_timeout_s=0.2, retrieve_s=0.3, step_s=0.4, commit_s=0.3
 )

@@ -13,6 +13,8 @@ from deployments.orchestrator import Orchestrator, OrchestratorSpec
 from deployments.records import NewScene
 from deployments.store import Store
 
+pytestmark = pytest.mark.virtual_time
+
 
 class Banks:
     """The memory banks of a cluster, by scene."""

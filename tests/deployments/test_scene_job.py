@@ -29,6 +29,8 @@ from tests.deployments.doubles import (
 )
 from worldstereo.errors import GenerationError, LayoutError
 
+pytestmark = pytest.mark.virtual_time
+
 # b and c need a, d needs b and c, e needs nothing.
 PLAN: Mapping[str, tuple[str, ...]] = {
     "v/a": (),
@@ -234,7 +236,7 @@ async def test_cancel_stops_what_runs_and_starts_nothing(store: Store, sign: str
     new_scene(store)
     replicas, memory = FakeReplicas(1), FakeMemory(PLAN)
     replicas.step_s = 0.2
-    job = job_of(store, replicas, memory)
+    job = job_of(store, replicas, memory, slots=FairSlots(1))
     task = asyncio.create_task(job.run())
     await cancel_when(store, job, "v/a", sign)
     await asyncio.wait_for(task, 10)
@@ -244,6 +246,22 @@ async def test_cancel_stops_what_runs_and_starts_nothing(store: Store, sign: str
     assert len(replicas.started) <= 1
     assert memory.states == dict.fromkeys(PLAN, "cancelled")
     assert {outcome for _, outcome, _ in store.attempts("one", "v/a")} <= {"cancelled"}
+
+
+async def test_a_cancel_takes_back_what_no_replica_has_taken(store: Store) -> None:
+    new_scene(store)
+    replicas, memory = FakeReplicas(1), FakeMemory(PLAN)
+    await replicas.free.acquire()  # for good
+    job = job_of(store, replicas, memory)
+    task = asyncio.create_task(job.run())
+    while len(replicas.streams) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    store.advance_scene("one", SceneStatus.CANCELLING)
+    job.cancel()
+    await asyncio.wait_for(task, 10)
+    assert set(states(store).values()) == {"cancelled"}
+    assert [stream.given_up for stream in replicas.streams] == [True, True]
+    assert store.attempts("one", "v/a") == store.attempts("one", "v/e") == []
 
 
 async def test_what_was_committed_before_the_cancel_stays(store: Store) -> None:

@@ -16,6 +16,8 @@ from tests.deployments.doubles import FakeMemory, FakeReplicas
 from tests.deployments.test_scene_job import BROKEN, PLAN, job_of
 from worldstereo.errors import GenerationCancelled, GenerationError
 
+pytestmark = pytest.mark.virtual_time
+
 Made = Callable[[], Awaitable[None]]
 
 
