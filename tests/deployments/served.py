@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.formats.scene_folder import read_scene
 from worldstereo.memory.features import DinoFeatures
 from worldstereo.scene import SceneRun
+from worldstereo.types import Clip, UInt8
 
 PATIENCE_S = 90.0
 
@@ -113,13 +114,18 @@ def check_order(scene: Scene, events: list[Event]) -> None:
             assert place[other, "completed"] < place[trajectory.id, "in_progress"]
 
 
-def one_by_one(folder: Path, output: Path, config: ModelConfig) -> dict[str, str]:
-    """The truth: sha256 of each frame when the fake engine runs clip by clip in one process."""
+def one_by_one(
+    folder: Path,
+    output: Path,
+    config: ModelConfig,
+    generate: Callable[[Clip], UInt8] = fake_frames,
+) -> dict[str, str]:
+    """The truth: sha256 of each frame when a scene's clips are made in turn in one process."""
     scene = read_scene(folder, scale_map=config.scale_map, nframe=config.nframe)
     features = DinoFeatures.from_pretrained("worldstereo-tiny", local_files_only=True)
     run = SceneRun.open(scene, SceneParameters(), config, output, image_features=features)
     for trajectory in run.plan.trajectories:
-        run.commit(trajectory.id, fake_frames(run.prepare(trajectory.id)), {})
+        run.commit(trajectory.id, generate(run.prepare(trajectory.id)), {})
     return {
         path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in output.rglob("frames/*.png")

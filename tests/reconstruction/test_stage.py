@@ -33,10 +33,7 @@ class OffDepth:
         return [self.known[image.tobytes()] for image in images]
 
 
-@pytest.mark.parametrize("start_points", [True, False])
-def test_estimated_depth_is_written_in_the_unit_of_the_cameras(
-    tmp_path: Path, start_points: bool
-) -> None:
+def test_estimated_depth_is_written_in_the_unit_of_the_cameras(tmp_path: Path) -> None:
     config = read_model_config(bundled_folder("worldstereo-tiny") / "worldstereo-memory-dmd")
     estimator = OffDepth()
     spec = replace(photo_spec(tmp_path, config), estimator=estimator)
@@ -50,19 +47,24 @@ def test_estimated_depth_is_written_in_the_unit_of_the_cameras(
         for frame, depth in zip(frames, depths, strict=True):
             estimator.known[frame.tobytes()] = DepthMap(depth, metric=True)
         assert bank.commit(clip.trajectory_id, frames, {})
-    if not start_points:  # as in a scene that was not built from an image
-        (spec.input / "points.ply").unlink()
     # The start image is frame 0 of every clip as it was given.
     for name in PATHS:
         first = read_trajectory(spec.output / "renders" / name).frames[0].tobytes()
         assert first in estimator.known
     bank.reconstruct(("points", "colmap", "depth"))
+    check_unit(spec.output)
+    (spec.input / "points.ply").unlink()  # as in a scene that was not built from an image
+    bank.reconstruct(("points", "colmap", "depth"))
+    check_unit(spec.output)
+
+
+def check_unit(output: Path) -> None:
     for name in PATHS:
-        cameras = read_trajectory(spec.output / "renders" / name).cameras
-        written = read_depth_maps(spec.output / "depth" / "renders" / name).depths
+        cameras = read_trajectory(output / "renders" / name).cameras
+        written = read_depth_maps(output / "depth" / "renders" / name).depths
         ratio = written / WORLD.render(cameras, samples=1).depths
         np.testing.assert_allclose(np.median(ratio, axis=(1, 2)), 1, atol=0.03)
-    model = pycolmap.Reconstruction(str(spec.output / "colmap"))
+    model = pycolmap.Reconstruction(str(output / "colmap"))
     # Points are seen where the depth says so: in unlike units in next to none.
     assert model.compute_mean_track_length() > 3
 
