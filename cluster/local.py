@@ -214,6 +214,8 @@ class LocalCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             # A replica whose check fails is ended, not drained for as long as its grace lasts.
             "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+            # A busy machine may take longer than Serve's 5 s to start the HTTP proxy.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         }
         for name, value in wanted.items():
             self._environment[name] = os.environ.get(name)
