@@ -34,6 +34,8 @@ from worldstereo.errors import (
 )
 from worldstereo.types import Clip
 
+pytestmark = pytest.mark.cluster
+
 
 def children(cluster: LocalCluster) -> list[int]:
     """Ray's processes that this one started; workers come and go below them."""

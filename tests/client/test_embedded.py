@@ -19,6 +19,8 @@ from tests.scenes import make_reconstruction
 from worldstereo.formats.manifest import read_manifest
 from worldstereo.formats.video import video_info
 
+pytestmark = pytest.mark.cluster
+
 START_TIMEOUT_S = 180
 
 

@@ -32,7 +32,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("top", ["", "kitchen/", "./kitchen/"])
 @pytest.mark.parametrize(
-    "pack", [make.zip_of, make.tar_of, lambda files: make.tar_of(files, "gz")], ids=repr
+    "pack",
+    [make.zip_of, make.tar_of, lambda files: make.tar_of(files, "gz")],
+    ids=["zip", "tar", "tar.gz"],
 )
 def test_an_honest_archive_comes_out_whole(
     pack: Callable[[dict[str, bytes]], bytes], top: str, tmp_path: Path

@@ -38,6 +38,8 @@ from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.formats.manifest import verify_manifest
 from worldstereo.formats.video import read_video
 
+pytestmark = pytest.mark.cluster
+
 CLIPS = 8
 FAKE = ModelSettings(
     source="worldstereo-tiny",

@@ -293,6 +293,7 @@ def replicas(cluster: LocalCluster) -> list[int]:
     return found
 
 
+@pytest.mark.cluster
 def test_a_real_network_on_a_cluster_from_zero_replicas_and_after_a_death(tmp_path):
     weights = tiny_depth_pro.save(tmp_path / "tiny")
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import ray
 
 from cluster.local import APPLICATION, LocalCluster
@@ -18,6 +19,8 @@ from deployments.reconstructor import (
 )
 from tests.clusters import running_cluster
 from worldstereo.reconstruction.worldmirror_run import WorldMirrorSettings
+
+pytestmark = pytest.mark.cluster
 
 PROGRAM = """
 import os, pathlib, sys, time

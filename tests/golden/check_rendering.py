@@ -57,7 +57,7 @@ def _check_scene(
     name: str, scene: dict[str, Tensor], settings: dict[str, Any], options: Options
 ) -> Iterator[Case]:
     """What is recorded of a scene; where its points are not, their lifting is not checked."""
-    for key in scene.keys() - INPUTS - LIFTED - RENDERED:
+    for key in sorted(scene.keys() - INPUTS - LIFTED - RENDERED):
         yield failed(f"rendering {name}.{key}", "there is no check of it")
     if scene.keys() & LIFTED:
         yield from _check_lifting(name, scene, settings)
@@ -108,7 +108,7 @@ def _check_renders(
         "hole_mask": (rendered.hole_mask, _check_holes),
         "zbuf_nearest": (rendered.nearest_z, _check_nearest),
     }
-    for quantity in scene.keys() & RENDERED:
+    for quantity in sorted(scene.keys() & RENDERED):
         actual, compare = checks[quantity]
         label, expected = f"rendering {name}.{quantity}", scene[quantity]
         if actual.shape == expected.shape:

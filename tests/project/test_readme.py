@@ -62,6 +62,7 @@ def test_the_table_is_what_the_results_say() -> None:
     assert with_table(README.read_text()) == README.read_text(), "run: python -m benchmarks.table"
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("block", RUN, ids=lambda block: block["code"].strip().splitlines()[0][:50])
 def test_a_block_runs(block: re.Match[str], served_url: str, tmp_path: Path) -> None:
     scene = Path("examples") / "demo_scene"
