@@ -83,6 +83,14 @@ class Generator:
         """Generate and commit one clip; the messages are described in actors/messages.py."""
         if self._ending:
             await asyncio.sleep(self._deadlines.step_s)  # until this process has ended
+        try:
+            # A worker may have died since the last clip: no clip of another replica's shall count
+            # that as an attempt of its own.
+            await self.check_health()
+        except Exception as error:  # noqa: BLE001 - whatever it is, this replica takes no clip
+            self._give_way(first_line(error))
+            yield Failed(WorkerLost("a worker died before", got=first_line(error)), retry=True)
+            return
         yield Started(self._group.leader.actor)
         clip = _ClipRun(request, self._group, self._deadlines)
         try:

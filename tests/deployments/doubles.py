@@ -11,14 +11,17 @@ from actors.messages import (
     Advanced,
     ClipRequest,
     Committed,
+    Failed,
     Message,
     Started,
     Stopped,
+    WorkerLost,
 )
 from worldstereo.errors import WorldStereoError
 
 DIES = "the replica dies here"
 HANGS = "the replica is silent from here on"
+REFUSES = "the replica does not take the clip"
 
 # What a replica does with one attempt: messages, or one of the words above.
 Script = list[Message | str]
@@ -62,6 +65,9 @@ class FakeStream:
     async def __aiter__(self) -> AsyncIterator[Message]:
         replicas = self._replicas
         async with replicas.free:
+            if REFUSES in self._script:
+                yield Failed(WorkerLost("a worker died before"), retry=True)
+                return
             replicas.started.append(self.request.trajectory_id)
             yield Started(replicas.worker)
             for step in self._script:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,13 @@ from actors.messages import (
     MemoryBankLost,
     Message,
     Preparation,
+    Started,
     Stopped,
     WorkerLost,
 )
 from actors.worker_group import Execution
-from deployments.generator import Deadlines, _ClipRun
+from deployments import generator
+from deployments.generator import Deadlines, Generator, _ClipRun
 from worldstereo.errors import GenerationCancelled, GenerationError, MediaError
 
 pytestmark = pytest.mark.virtual_time
@@ -123,6 +126,29 @@ class Group:
 
     def cancel(self, attempt_id: str) -> None:
         self.cancelled.append(attempt_id)
+
+
+class Answering(Group):
+    """A worker group that answers a ping, or fails it with ``error``."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(SIGNS)
+        self.leader = SimpleNamespace(actor="leader")
+        self.ended = False
+        self._error = error
+
+    async def ping(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def shutdown(self) -> None:
+        self.ended = True
+
+
+def replica_of(group: Answering) -> Generator:
+    replica = object.__new__(Generator)
+    replica._group, replica._deadlines, replica._ending = group, DEADLINES, False  # type: ignore[assignment]
+    return replica
 
 
 def run_of(bank: Bank, group: Any) -> _ClipRun:
@@ -233,6 +259,29 @@ async def test_a_clip_of_an_earlier_orchestrator_is_stopped() -> None:
     group = Group(SIGNS, hangs=True)
     assert (await messages(Bank(wanted=False), group))[-1] == Stopped()
     assert group.cancelled == ["attempt"]
+
+
+async def test_a_replica_takes_a_clip_when_its_workers_answer() -> None:
+    request = ClipRequest("attempt", "epoch", "renders/a", Bank(), num_inference_steps=1)
+    said = [message async for message in replica_of(Answering()).generate(request)]
+    assert said[0] == Started("leader")
+    assert isinstance(said[-1], Committed)
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), TimeoutError()])
+async def test_a_replica_whose_worker_died_meanwhile_takes_no_clip(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(generator.os, "_exit", exits.append)
+    group = Answering(error)
+    request = ClipRequest("attempt", "epoch", "renders/a", Bank(), num_inference_steps=1)
+    (only,) = [message async for message in replica_of(group).generate(request)]
+    assert isinstance(only, Failed)
+    assert only.retry
+    await asyncio.sleep(1)
+    assert group.ended
+    assert exits == [1]
 
 
 async def test_when_the_caller_goes_the_workers_stop() -> None:

@@ -22,6 +22,7 @@ from deployments.store import Store
 from tests.deployments.doubles import (
     DIES,
     HANGS,
+    REFUSES,
     FakeMemory,
     FakeReplicas,
     Script,
@@ -161,6 +162,24 @@ async def test_a_clip_that_kills_every_replica_is_given_up(store: Store) -> None
     assert poison.got == "1: a worker died; 2: a worker died; 3: a worker died"
     assert replicas.started.count("v/b") == 3
     assert memory.states["v/d"] == "skipped"
+
+
+async def test_replicas_that_broke_before_they_took_a_clip_are_no_attempts_of_it(
+    store: Store,
+) -> None:
+    new_scene(store)
+    replicas = FakeReplicas(1, {"v/a": [LOST, *[[REFUSES]] * 5]})
+    await job_of(store, replicas).run()
+    assert store.scene("one").status is SceneStatus.COMPLETED
+    assert store.attempts("one", "v/a") == [(1, "lost", "a worker died"), (2, "committed", "")]
+
+
+async def test_a_clip_that_no_replica_ever_takes_is_given_up(store: Store) -> None:
+    new_scene(store)
+    replicas = FakeReplicas(1, {"v/a": [[REFUSES]] * 99})
+    await job_of(store, replicas).run()
+    assert states(store)["v/a"] == "failed"
+    assert replicas.started == ["v/e"]
 
 
 async def test_a_clip_that_cannot_be_generated_is_tried_once(store: Store) -> None:
