@@ -99,6 +99,12 @@ def statuses(scene: Scene) -> dict[str, str]:
     return {item.id: str(item.status) for item in scene.trajectories}
 
 
+def check_completed(scene: Scene) -> None:
+    """The scene has completed; where not, the message says why."""
+    reasons = {item.id: item.error.detail for item in scene.trajectories if item.error}
+    assert str(scene.status) == "completed", (scene.error and scene.error.detail, reasons)
+
+
 def check_order(scene: Scene, events: list[Event]) -> None:
     """Ids without gap; no clip starts before all that it depends on are committed."""
     assert [event.id for event in events] == list(range(1, len(events) + 1))

@@ -32,7 +32,13 @@ from tests import scenes
 from tests.clusters import running_cluster
 from tests.deployments import archive_files as make
 from tests.deployments.fake_engine import BREAKS_ON
-from tests.deployments.served import Service, check_order, one_by_one, statuses
+from tests.deployments.served import (
+    Service,
+    check_completed,
+    check_order,
+    one_by_one,
+    statuses,
+)
 from worldstereo import WorldStereo
 from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.formats.manifest import verify_manifest
@@ -301,7 +307,7 @@ def test_whatever_dies_the_scene_completes_with_the_same_bits(
         os.kill(victim, signal.SIGKILL)
     events = service.wait(scene)
     ended = service.scene(scene)
-    assert ended.status is SceneStatus.COMPLETED, ended
+    check_completed(ended)
     check_order(ended, events)
     assert service.frames(scene) == truth
     assert verify_manifest(service.output(scene))
@@ -352,7 +358,7 @@ def test_the_real_model_gives_the_bits_of_one_process_on_three_replicas(
     scene = service.submit(make.zip_of_folder(city, "city/"), num_inference_steps=2)
     events = service.wait(scene)
     ended = service.scene(scene)
-    assert ended.status is SceneStatus.COMPLETED, ended
+    check_completed(ended)
     check_order(ended, events)
     assert len(service.processes("ray::ModelWorker")) == 3
     frames = service.frames(scene)
