@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from ray.exceptions import (
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
     ObjectLostError,
+    OutOfMemoryError,
+    PlasmaObjectNotAvailable,
     RayActorError,
     RaySystemError,
     RayTaskError,
+    RpcError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+
+# Ray has no base class for them.
+_LOST = (
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,  # Ray ended the process, since its node ran out of memory
+    PlasmaObjectNotAvailable,
+    RayActorError,
+    RaySystemError,
+    RpcError,
     TaskCancelledError,
     WorkerCrashedError,
 )
@@ -23,8 +46,7 @@ def cause_of(error: BaseException) -> BaseException:
 
 def process_is_gone(error: BaseException) -> bool:
     """Whether the other side died or cannot be reached, so that its answer will never come."""
-    lost = (RayActorError, WorkerCrashedError, ObjectLostError, RaySystemError, TaskCancelledError)
-    return isinstance(cause_of(error), lost)
+    return isinstance(cause_of(error), _LOST)
 
 
 def is_gone_for_good(error: BaseException) -> bool:
