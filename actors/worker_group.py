@@ -109,8 +109,12 @@ class WorkerGroup:
         return await self.leader.progress(attempt_id, after, wait_s)
 
     def cancel(self, attempt_id: str) -> None:
-        """Ask the leader to stop this attempt at the next step; returns at once."""
-        self.leader.cancel(attempt_id)
+        """Ask the leader to stop this attempt at the next step; returns at once.
+
+        After ``shutdown`` there is nobody to ask, and nothing that runs.
+        """
+        if self._workers:
+            self.leader.cancel(attempt_id)
 
     async def ping(self) -> list[WorkerState]:
         """A sign of life of every worker; raises Ray's actor error when one is dead."""

@@ -84,8 +84,7 @@ class Generator:
         if self._ending:
             await asyncio.sleep(self._deadlines.step_s)  # until this process has ended
         try:
-            # A worker may have died since the last clip: no clip of another replica's shall count
-            # that as an attempt of its own.
+            # A worker may have died since the last clip. What is not taken counts no attempt.
             await self.check_health()
         except Exception as error:  # noqa: BLE001 - whatever it is, this replica takes no clip
             self._give_way(first_line(error))

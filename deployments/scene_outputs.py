@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from worldstereo_client.schemas import GPU_OUTPUTS, GpuOutput, Output
 
-from actors.failures import cause_of
+from actors.failures import cause_of, first_line
 from actors.memory_bank import SceneStage
 from deployments.clip_job import TELL_AGAIN_S
 from deployments.reconstructor import NEEDS
@@ -115,9 +115,7 @@ async def make_outputs(
         for name in on_gpu:
             await _make_on_gpu(teller, name)
     except TimeoutError:
-        with suppress(Exception):  # else the manifest waits until it has ended by itself
-            async with asyncio.timeout(TELL_AGAIN_S):
-                await memory.stop()
+        await _stop(memory)
         return GenerationError(
             "the outputs took too long",
             got=f"more than {limit_s:g} s",
@@ -129,6 +127,15 @@ async def make_outputs(
             raise cause from None
         return cause
     return None
+
+
+async def _stop(memory: Memory) -> None:
+    """End what the memory bank makes; else its manifest waits until that has ended by itself."""
+    try:
+        async with asyncio.timeout(TELL_AGAIN_S):
+            await memory.stop()
+    except Exception as error:  # noqa: BLE001 - the scene ends all the same, only later
+        logger.warning("outputs that took too long do not stop: %s", first_line(error))
 
 
 async def _make_on_gpu(teller: StageTeller, output: GpuOutput) -> None:

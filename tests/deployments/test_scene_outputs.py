@@ -112,6 +112,25 @@ async def test_outputs_that_take_too_long_fail_the_scene(store: Store) -> None:
     assert memory.stopped.is_set()  # its one thread is needed for the manifest
 
 
+async def test_outputs_that_do_not_stop_fail_the_scene_all_the_same(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Deaf(FakeMemory):
+        async def stop(self) -> None:
+            if self.outputs:
+                raise ActorDiedError
+
+    async def hangs() -> None:
+        await asyncio.sleep(60)
+
+    new_scene(store, ("points",))
+    memory = Deaf(PLAN, reconstructing=hangs)
+    await job_of(store, FakeReplicas(2), memory, outputs_timeout_s=0.1).run()
+    assert store.scene("one").status is SceneStatus.FAILED
+    assert memory.states == dict.fromkeys(PLAN, "completed")
+    assert "do not stop: The actor died" in caplog.text
+
+
 async def test_a_bank_that_still_works_for_a_lost_orchestrator_is_stopped(store: Store) -> None:
     new_scene(store, ())
     memory = FakeMemory(PLAN, opening=lambda: calls.append(memory.stopped.is_set()))

@@ -26,6 +26,7 @@ from worldstereo.builder.layout import (
 from worldstereo.builder.parameters import BuildParameters, check_kind
 from worldstereo.builder.report import (
     BuildReport,
+    IntrinsicsSource,
     StartCheck,
     TrajectoryReport,
     depth_warnings,
@@ -111,27 +112,7 @@ def build_scene(
         write_ply(building / START_POINTS, as_cloud(scene.points, scene.colors))
         write_png(building / IMAGE, image)
         write_json(building / PROMPT, {"prompt": parameters.prompt})
-        valid_depth = float(depth.valid.mean())
-        report = BuildReport(
-            kind="perspective",
-            image_size=(height, width),
-            size=size,
-            intrinsics=intrinsics.tolist(),
-            intrinsics_from=source,
-            field_of_view=horizontal_degrees(intrinsics, width),
-            metric=depth.metric,
-            pivot_distance=pivot_distance,
-            valid_depth=valid_depth,
-            points=len(scene.points),
-            start=[scene.start_check],
-            trajectories=trajectories,
-            warnings=[
-                *intrinsics_warnings(parameters, source),
-                *depth_warnings(valid_depth),
-                *start_warnings(scene.start_check),
-                *_path_warnings(trajectories, parameters),
-            ],
-        )
+        report = _report(scene, parameters, depth, size, source, trajectories)
         report.write(building)
         read_scene(building, scale_map=scale_map, nframe=parameters.frames, align_nframe=1)
     return report
@@ -165,7 +146,8 @@ class _Scene:
         depth: Float32,
         renderer: Renderer,
     ) -> None:
-        self._first, self._size, self._renderer = first, size, renderer
+        self.first, self.pivot_distance = first, pivot_distance
+        self._size, self._renderer = size, renderer
         self._start = StartPose(np.eye(4), pivot_distance)
         self._start_image = resize_bicubic(image, size)
         self.points, self.colors = lift_view(
@@ -189,7 +171,7 @@ class _Scene:
             frames=frames,
             name=trajectory_id,
         )
-        first = self._first
+        first = self.first
         cameras = cameras_of(
             chosen.spec, self._start, first.intrinsics[0], first.height, first.width, frames
         )
@@ -238,6 +220,37 @@ def start_check(
     mean = max(float(error.mean()) if error.size else 255.0**2, 1e-4)
     return StartCheck(
         id=name, covered=float(covered.mean()), psnr_db=10 * float(np.log10(255.0**2 / mean))
+    )
+
+
+def _report(
+    scene: _Scene,
+    parameters: BuildParameters,
+    depth: DepthMap,
+    size: tuple[int, int],
+    intrinsics_from: IntrinsicsSource,
+    trajectories: list[TrajectoryReport],
+) -> BuildReport:
+    first, valid_depth = scene.first, float(depth.valid.mean())
+    return BuildReport(
+        kind="perspective",
+        image_size=(first.height, first.width),
+        size=size,
+        intrinsics=first.intrinsics[0].tolist(),
+        intrinsics_from=intrinsics_from,
+        field_of_view=horizontal_degrees(first.intrinsics[0], first.width),
+        metric=depth.metric,
+        pivot_distance=scene.pivot_distance,
+        valid_depth=valid_depth,
+        points=len(scene.points),
+        start=[scene.start_check],
+        trajectories=trajectories,
+        warnings=[
+            *intrinsics_warnings(parameters, intrinsics_from),
+            *depth_warnings(valid_depth),
+            *start_warnings(scene.start_check),
+            *_path_warnings(trajectories, parameters),
+        ],
     )
 
 
