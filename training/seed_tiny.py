@@ -76,7 +76,7 @@ CONTROLNET = {
 VARIANT = {
     "base_model": "base",
     "nframe": 21,
-    "scale_map": [[128, 192], [144, 176], [160, 160], [176, 144], [192, 128]],
+    "scale_map": [[128, 192], [144, 192], [160, 160], [192, 144], [192, 128]],
     "latent_cond_mode": "first_frame_only",
     "negative_prompt": "blurry, distorted, static, low quality",
     "dmd_start_steps": 250,

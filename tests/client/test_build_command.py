@@ -173,7 +173,7 @@ def test_the_size_is_that_of_the_variant(given: list[str]) -> None:
 def test_the_bundled_model_is_the_default(given: list[str]) -> None:
     done = call(*given[:-2], "--trajectory", "pan:degrees=4")
     assert done.exit_code == 0, done.output
-    sizes = ((128, 192), (144, 176), (160, 160), (176, 144), (192, 128))
+    sizes = ((128, 192), (144, 192), (160, 160), (192, 144), (192, 128))
     assert read_scene(Path(given[1]), scale_map=sizes, nframe=21).size == (128, 192)
     assert "warning: the field of view was assumed" in done.stderr
 
