@@ -134,6 +134,23 @@ def published_guidance(variant: Variant) -> float | None:
     return None if is_distilled(variant) else UNIPC_GUIDANCE
 
 
+class ComputeOptions(BaseModel):
+    """How a transformer computes, on whatever device it is and over however many ranks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attention: str = Field(
+        default="auto",
+        description="attention backend by diffusers' name, or fp8; auto: what suits the device",
+    )
+    compile: bool = Field(
+        default=False, description="compile both kinds of blocks; the first step of a size waits"
+    )
+    fp8: bool = Field(
+        default=False, description="matrix products of the backbone's blocks in 8 bits, row-wise"
+    )
+
+
 class SceneParameters(BaseModel):
     """What a caller may choose about a scene's generation, whoever runs it."""
 

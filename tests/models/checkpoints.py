@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.models.tiny import BACKBONE, CONFIG, CONTROLNET, tiny_model
-from worldstereo.config import ModelConfig, Variant
+from worldstereo.config import ComputeOptions, ModelConfig, Variant
 from worldstereo.models.checkpoint import load_transformer
 from worldstereo.models.transformer import WorldStereoTransformer
+from worldstereo.parallel.mesh import ParallelMesh
 
 VARIANT_ONLY = ("controlnet.", "camera_embedding.")
 
@@ -46,7 +47,13 @@ class Checkpoint:
 
     def load(self, dtype: torch.dtype = torch.float32) -> WorldStereoTransformer:
         return load_transformer(
-            self.variant, self.transformer, self.folder, self.config, device="cpu", dtype=dtype
+            self.variant,
+            self.transformer,
+            self.folder,
+            self.config,
+            mesh=ParallelMesh.single("cpu"),
+            dtype=dtype,
+            options=ComputeOptions(),
         )
 
 

@@ -95,16 +95,16 @@ def test_attention_over_both_streams_equals_the_slow_twin(
     target = recipe.gaussian("target", (1, len(target_places), 24))
     reference = recipe.gaussian("reference", (1, len(reference_places), 24))
     tables = rope()(frames, height, width, index)
-    arguments = {"rotary_emb": tables[:2], "reference_rotary": tables[2:]}
-    kept = attn(target, reference_states=reference, keep_reference=True, **arguments)
+    rotary = tuple(torch.cat(tables[i::2], dim=1) for i in range(2))
+    both = torch.cat([target, reference], dim=1)
+    kept = attn(both, rotary_emb=rotary)
     expected = attend_slowly(
         attn, torch.cat([target[0], reference[0]]), target_places + reference_places
     )
-    assert torch.allclose(torch.cat(kept, dim=1)[0], expected, atol=TWIN_TOLERANCE)
-    # References that only look on leave the target's output as it is.
-    seen, nothing = attn(target, reference_states=reference, keep_reference=False, **arguments)
-    assert nothing is None
-    assert torch.allclose(seen, kept[0], atol=1e-6)
+    assert torch.allclose(kept[0], expected, atol=TWIN_TOLERANCE)
+    # References that are only looked at leave the target's output as it is.
+    seen = attn(both, rotary_emb=rotary, queries=target.shape[1])
+    assert torch.allclose(seen, kept[:, : target.shape[1]], atol=1e-6)
 
 
 @given(grids())
@@ -130,8 +130,10 @@ def test_the_target_keeps_its_place_beside_references(
 
 def test_the_target_table_is_diffusers_own() -> None:
     theirs = WanRotaryPosEmbed(HEAD_SIZE, (1, 2, 2), 64)(torch.empty(1, 36, 3, 4, 6))
-    for own, other in zip(rope()(3, 4, 6), theirs, strict=True):
-        assert torch.equal(own, other)
+    cos, sin = rope()(3, 4, 6)
+    assert torch.equal(cos, theirs[0])
+    assert torch.equal(sin[..., 1::2], theirs[1][..., 1::2])
+    assert torch.equal(sin[..., 0::2], -theirs[1][..., 0::2])
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 20))

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from training.seed_tiny import BUNDLED
 from worldstereo.errors import CheckpointError
+from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.components import (
     load_image_encoder,
     load_scheduler_config,
@@ -18,13 +19,13 @@ from worldstereo.sampling.components import (
     load_vae,
 )
 
-CPU, FLOAT = torch.device("cpu"), torch.float32
+ALONE, FLOAT = ParallelMesh.single("cpu"), torch.float32
 PARTS: dict[str, Callable[[Path], object]] = {
-    "vae": lambda base: load_vae(base, CPU),
-    "text_encoder": lambda base: load_text_encoder(base, CPU, FLOAT),
-    "tokenizer": lambda base: load_text_encoder(base, CPU, FLOAT),
-    "image_encoder": lambda base: load_image_encoder(base, CPU, FLOAT),
-    "image_processor": lambda base: load_image_encoder(base, CPU, FLOAT),
+    "vae": lambda base: load_vae(base, ALONE),
+    "text_encoder": lambda base: load_text_encoder(base, ALONE, FLOAT),
+    "tokenizer": lambda base: load_text_encoder(base, ALONE, FLOAT),
+    "image_encoder": lambda base: load_image_encoder(base, ALONE, FLOAT),
+    "image_processor": lambda base: load_image_encoder(base, ALONE, FLOAT),
     "scheduler": load_scheduler_config,
 }
 WITH_WEIGHTS = ("vae", "text_encoder", "image_encoder")
@@ -113,4 +114,4 @@ def test_another_scheduler_is_refused(base: Path) -> None:
 def test_broken_json_is_refused(base: Path) -> None:
     (base / "vae" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_vae(base, CPU)
+        load_vae(base, ALONE)

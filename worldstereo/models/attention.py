@@ -1,7 +1,7 @@
 """Attention of the transformers: rotary positions and the two processors.
 
-Owns: rotary tables (also for references, which sit to the right of the target), attention over the
-target and reference tokens together, and cross-attention to text and image whose keys and values
+Owns: rotary tables (also for references, which sit to the right of the target), attention over
+target and reference tokens in one row, and cross-attention to text and image whose keys and values
 may have been computed before. Leaves to others: the attention kernel and its sharding, which
 diffusers' dispatch chooses by ``_attention_backend`` and ``_parallel_config`` of each processor;
 both are set from outside.
@@ -17,7 +17,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed
 from torch import Tensor
 
-# Cosines and sines, each [1, tokens, 1, head size] float32.
+# Cosines and signed sines, each [1, tokens, 1, head size] float32: ``rotate`` tells how they act.
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -75,45 +75,51 @@ class RotaryPositions(WanRotaryPosEmbed):  # type: ignore[misc]  # diffusers has
 
         Returns:
             (cos, sin) or (cos, sin, reference cos, reference sin), each
-            [1, tokens, 1, head size] float32, tokens ordered frame, row, column. A flat tuple, so
-            that context parallelism can split each by its position.
+            [1, tokens, 1, head size] float32, tokens ordered frame, row, column. Sines are
+            signed: those of the first channel of each pair are negative.
         """
         # Only the shape of the argument is read.
         if ref_index is None:
             shape = torch.empty(1, 1, frames, height, width, device="meta")
-            return cast(Rotary, super().forward(shape))
+            cos, sin = super().forward(shape)
+            return cos, _signed(sin)
         _, patch_height, patch_width = self.patch_size
         rows, columns = height // patch_height, width // patch_width
         shape = torch.empty(1, 1, frames, height, 2 * columns * patch_width, device="meta")
         positions = [index + 1 for index in ref_index]
         target, reference = [], []
-        for table in super().forward(shape):
+        cos, sin = super().forward(shape)
+        for table in (cos, _signed(sin)):
             grid = table.unflatten(1, (-1, rows, 2 * columns))
             target.append(grid[:, :, :, :columns].flatten(1, 3))
             reference.append(grid[:, positions, :, columns:].flatten(1, 3))
         return *target, *reference
 
 
+def _signed(sin: Tensor) -> Tensor:
+    return torch.stack([-sin[..., 0::2], sin[..., 1::2]], dim=-1).flatten(-2)
+
+
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Turn each pair of neighbouring channels by its token's angles, as Wan does.
 
+    (a, b) becomes (a cos - b sin, b cos + a sin), written as x cos + (b, a) (-sin, sin): one
+    expression for all channels, which a compiler puts into one pass.
+
     Args:
         x: [B, tokens, heads, head size].
-        rotary: cosines and sines, each repeated for both channels of a pair.
+        rotary: cosines, each repeated for both channels of a pair, and signed sines.
 
     Returns:
         The same shape and dtype; the products are float32.
     """
-    cos, sin = rotary[0][..., 0::2], rotary[1][..., 1::2]
-    even, odd = x[..., 0::2], x[..., 1::2]
-    turned = torch.empty_like(x)
-    turned[..., 0::2] = even * cos - odd * sin
-    turned[..., 1::2] = even * sin + odd * cos
-    return turned
+    cos, sin = rotary
+    swapped = x.reshape(*x.shape[:-1], -1, 2).flip(-1).reshape(x.shape)
+    return (x * cos + swapped * sin).type_as(x)
 
 
 class SelfAttentionProcessor:
-    """Self-attention of the target tokens, or of target and reference tokens together."""
+    """Self-attention over a row of tokens, of which the first ones may be all that look."""
 
     _attention_backend: Any = None
     _parallel_config: Any = None
@@ -126,38 +132,30 @@ class SelfAttentionProcessor:
         attention_mask: None = None,
         rotary_emb: Rotary | None = None,
         *,
-        reference_states: Tensor | None = None,
-        reference_rotary: Rotary | None = None,
-        keep_reference: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend without a mask: every token sees every token of both streams.
+        queries: int | None = None,
+    ) -> Tensor:
+        """Attend without a mask: every token is seen by all that look.
 
         Args:
-            attn: the projections and norms, shared by both streams.
-            hidden_states: [B, N, width] target tokens.
+            attn: the projections and norms.
+            hidden_states: [B, N, width].
             encoder_hidden_states: unused; diffusers' attention module passes it.
             attention_mask: unused, likewise.
-            rotary_emb: positions of the target.
-            reference_states: [B, M, width] or None.
-            reference_rotary: positions of the references.
-            keep_reference: whether the references' own output is wanted; without it they are
-                looked at but do not look, which leaves the target's output as it is.
+            rotary_emb: positions of the N tokens.
+            queries: how many of them look, the first ones; the others are looked at alone, which
+                leaves the output of those that look as it is. None: all.
 
         Returns:
-            Outputs [B, N, width] of the target and [B, M, width] of the references or None.
+            [B, queries, width].
         """
         assert rotary_emb is not None
-        query, key, value = _self_projections(attn, hidden_states, rotary_emb)
-        target_tokens = query.shape[1]
-        if reference_states is not None:
-            assert reference_rotary is not None
-            projected = _self_projections(
-                attn, reference_states, reference_rotary, with_query=keep_reference
-            )
-            if projected.query is not None:
-                query = torch.cat([query, projected.query], dim=1)
-            key = torch.cat([key, projected.key], dim=1)
-            value = torch.cat([value, projected.value], dim=1)
+        cos, sin = rotary_emb
+        heads = (attn.heads, -1)
+        looking = hidden_states[:, :queries]
+        looking_rotary = (cos[:, :queries], sin[:, :queries])
+        query = rotate(attn.norm_q(attn.to_q(looking)).unflatten(2, heads), looking_rotary)
+        key = rotate(attn.norm_k(attn.to_k(hidden_states)).unflatten(2, heads), rotary_emb)
+        value = attn.to_v(hidden_states).unflatten(2, heads)
         mixed = dispatch_attention_fn(
             query,
             key,
@@ -165,29 +163,7 @@ class SelfAttentionProcessor:
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        mixed = mixed.flatten(2, 3).type_as(query)
-        if reference_states is None or not keep_reference:
-            return attn.to_out[0](mixed), None
-        return attn.to_out[0](mixed[:, :target_tokens]), attn.to_out[0](mixed[:, target_tokens:])
-
-
-class _Projected(NamedTuple):
-    query: Any
-    key: Tensor
-    value: Tensor
-
-
-def _self_projections(
-    attn: WanAttention, tokens: Tensor, rotary: Rotary, with_query: bool = True
-) -> _Projected:
-    heads = (attn.heads, -1)
-    key = rotate(attn.norm_k(attn.to_k(tokens)).unflatten(2, heads), rotary)
-    value = attn.to_v(tokens).unflatten(2, heads)
-    if not with_query:
-        return _Projected(None, key, value)
-    return _Projected(
-        rotate(attn.norm_q(attn.to_q(tokens)).unflatten(2, heads), rotary), key, value
-    )
+        return cast(Tensor, attn.to_out[0](mixed.flatten(2, 3).type_as(query)))
 
 
 def text_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:

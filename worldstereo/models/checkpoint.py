@@ -1,9 +1,9 @@
 """How a checkpoint becomes a model: a variant's weights laid over the base transformer's.
 
 Owns: building the variant's class, checking names and shapes of both files before any tensor is
-read, and streaming tensors one by one to the device in the dtype that each keeps. Leaves to
-others: where files lie (source.py) and which part of each tensor a rank holds: a sharded loader
-takes ``checkpoint_tensors`` and replaces ``assign``.
+read, and streaming tensors one by one to the device in the dtype that each keeps, of sharded
+weights this rank's part alone. Leaves to others: where files lie (source.py) and how a model is
+split (parallelize.py).
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from worldstereo.config import ControlNetConfig, ModelConfig, Variant, uses_memory
+from worldstereo.config import (
+    ComputeOptions,
+    ControlNetConfig,
+    ModelConfig,
+    Variant,
+    uses_memory,
+)
 from worldstereo.errors import CheckpointError
 from worldstereo.models.attention import RotaryPositions
+from worldstereo.models.float8 import Float8Linear
+from worldstereo.models.parallelize import parallelize_transformer
 from worldstereo.models.source import (
     BASE_WEIGHTS,
     UNUSED_KEY,
@@ -35,8 +45,9 @@ from worldstereo.models.transformer import (
     CameraTransformer,
     MemoryTransformer,
     WorldStereoTransformer,
-    stays_float32,
 )
+from worldstereo.parallel.layout import check_layout
+from worldstereo.parallel.mesh import ParallelMesh
 
 # Parameters that the base model does not have; a variant's file must hold them.
 _VARIANT_ONLY = ("controlnet.", "camera_embedding.", "ref_index_embedding.")
@@ -79,13 +90,14 @@ def load_transformer(
     variant_folder: Path,
     config: ModelConfig,
     *,
-    device: torch.device | str,
+    mesh: ParallelMesh,
     dtype: torch.dtype,
+    options: ComputeOptions,
 ) -> WorldStereoTransformer:
     """The variant's transformer with its checkpoint's weights, ready for inference.
 
-    The model is built without memory; each tensor then goes from its file to the device. The
-    base's weights are opened only if the variant leaves any out.
+    The model is built without memory; each tensor then goes from its file to the device, as much
+    of it as this rank holds. The base's weights are opened only if the variant leaves any out.
 
     Args:
         variant: decides on the class.
@@ -93,8 +105,9 @@ def load_transformer(
             the base model, whole or in shards with an index.
         variant_folder: ``model.safetensors`` of the variant, likewise.
         config: the variant's configuration.
-        device: where the parameters go.
+        mesh: the ranks, all of which load at once; the parameters go to this rank's device.
         dtype: of all parameters but those that ``stays_float32`` names.
+        options: how the model computes.
 
     Returns:
         The model in evaluation mode, without gradients.
@@ -102,18 +115,24 @@ def load_transformer(
     Raises:
         CheckpointError: a file is missing or damaged, a key is missing or unexpected, or a shape
             does not fit.
+        ParameterError: the model cannot be split as the mesh says, or an option does not go with
+            the device.
     """
-    device = torch.device(device)
     backbone = read_backbone_config(base_transformer_folder)
+    check_layout(mesh.layout, variant, config, backbone)
     with torch.device("meta"):
         model = build_transformer(variant, backbone, config.controlnet_cfg)
     stored = locate_tensors(model, base_transformer_folder, variant_folder)
+    nn.Module.to(model, dtype)  # diffusers' own warns of what WorldStereoTransformer sees to
+    model.requires_grad_(False).eval()
+    parallelize_transformer(model, mesh, options)
+    if mesh.layout.fsdp:
+        model.to_empty(device=mesh.device)
     for name, tensor in checkpoint_tensors(stored):
-        assign(model, name, tensor, device, dtype)
+        assign(model, name, tensor, mesh.device)
     for module in model.modules():
         if isinstance(module, RotaryPositions):
-            module.rebuild(device)
-    model.eval().requires_grad_(False)
+            module.rebuild(mesh.device)
     return model
 
 
@@ -176,17 +195,32 @@ def checkpoint_tensors(stored: Mapping[str, StoredTensor]) -> Iterator[tuple[str
                 yield name, opened.get_tensor(name)
 
 
-def assign(
-    model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype
-) -> None:
+def assign(model: nn.Module, name: str, tensor: Tensor, device: torch.device) -> None:
     """Make a tensor the model's parameter of this name, on its device and in its dtype.
 
-    The parameter owns its memory: a tensor that is mapped from a file would change with it.
+    Of a sharded parameter this rank's rows are read. A whole parameter owns its memory: a tensor
+    that is mapped from a file would change with it.
+
+    Args:
+        model: with a parameter of this name, on the meta device unless it is sharded.
+        name: as in its ``state_dict``.
+        tensor: the whole, on the CPU; only what is used of it is read from its file.
+        device: of this rank.
     """
-    owner, _, attribute = name.rpartition(".")
-    stored = torch.float32 if stays_float32(name) else dtype
-    moved = tensor.to(device, copy=True).to(stored)
-    setattr(model.get_submodule(owner), attribute, nn.Parameter(moved, requires_grad=False))
+    owner_name, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    parameter = owner.get_parameter(attribute)
+    if isinstance(parameter, DTensor):
+        _, (start, *_) = compute_local_shape_and_global_offset(
+            parameter.shape, parameter.device_mesh, parameter.placements
+        )
+        mine = parameter.to_local()
+        mine.copy_(tensor[start : start + len(mine)])
+    elif isinstance(owner, Float8Linear) and attribute == "weight":
+        owner.store_weight(tensor.to(device))
+    else:
+        moved = tensor.to(device, copy=True).to(parameter.dtype)
+        setattr(owner, attribute, nn.Parameter(moved, requires_grad=False))
 
 
 def _headers(files: Sequence[Path]) -> dict[str, StoredTensor]:

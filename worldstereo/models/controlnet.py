@@ -87,7 +87,7 @@ class ControlNetBlock(nn.Module):
             [B, N, dim].
         """
         normed, gate = self.norm1(hidden_states, temb)
-        attended, _ = self.self_attn(normed, rotary_emb=rotary_emb)
+        attended = self.self_attn(normed, rotary_emb=rotary_emb)
         hidden_states = gated_sum(hidden_states, attended, gate)
         normed, gate = self.norm2(hidden_states, temb)
         return gated_sum(hidden_states, self.ffn(normed), gate)

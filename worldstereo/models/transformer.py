@@ -7,6 +7,9 @@ parallelism, which is applied to these modules from outside; nothing here knows 
 Sharing. Each pass computes everything by itself unless it is given what was computed before:
 ``controlnet_residuals`` (once a step), ``text_keys`` and ``image_keys`` (once a prompt, once a
 start frame) and ``rotary_tables`` (once a shape). The result is the same to the bit.
+
+Token boundaries. Tokens of both streams and their rotary tables pass ``split_tokens`` before the
+first block, the result passes ``gather_tokens`` behind the last projection. Both do nothing here.
 """
 
 from __future__ import annotations
@@ -23,9 +26,8 @@ from worldstereo.errors import ParameterError
 from worldstereo.models.attention import (
     Context,
     KeyValue,
+    Rotary,
     RotaryPositions,
-    image_key_value,
-    text_key_value,
 )
 from worldstereo.models.block import StereoBlock
 from worldstereo.models.controlnet import ControlNet, ControlNetResiduals
@@ -89,6 +91,8 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
             patch_size=patch_size,
             rope_max_seq_len=config.rope_max_seq_len,
         )
+        self.split_tokens: nn.Module = nn.Identity()
+        self.gather_tokens: nn.Module = nn.Identity()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Cast and move as any module does, except that ``stays_float32`` is obeyed."""
@@ -112,17 +116,20 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
     def text_keys(self, encoder_hidden_states: Tensor) -> tuple[KeyValue, ...]:
         """Each block's cross-attention keys and values of one prompt [B, 512, text width]."""
         tokens = self._text_tokens(encoder_hidden_states)
-        return tuple(text_key_value(block.attn2, tokens) for block in self.blocks)
+        return tuple(cast(StereoBlock, block).text_key_value(tokens) for block in self.blocks)
 
     def image_keys(self, encoder_hidden_states_image: Tensor) -> tuple[KeyValue, ...]:
         """Each block's cross-attention keys and values of one image [B, 257, image width]."""
         tokens = self._image_tokens(encoder_hidden_states_image)
-        return tuple(image_key_value(block.attn2, tokens) for block in self.blocks)
+        return tuple(cast(StereoBlock, block).image_key_value(tokens) for block in self.blocks)
 
     def rotary_tables(
         self, frames: int, height: int, width: int, ref_index: Sequence[int] | None = None
-    ) -> tuple[Tensor, ...]:
-        """The backbone's rotary tables of F x h x w latents and of the references' positions.
+    ) -> Rotary:
+        """Positions of F x h x w latents and of the references behind them, for the backbone.
+
+        Returns:
+            Cosines and signed sines, each [1, tokens, 1, head size].
 
         Raises:
             ParameterError: an index is outside 0..F-2.
@@ -137,7 +144,9 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
                     got=str(index),
                     allowed=f"0 to {frames - 2} for {frames} latent frames",
                 )
-        return cast(tuple[Tensor, ...], self.rope(frames, height, width, index))
+        tables = [self.split_tokens(table) for table in self.rope(frames, height, width, index)]
+        cos, sin = (torch.cat(tables[i::2], dim=1) for i in range(2))
+        return cos, sin
 
     def controlnet_residuals(
         self,
@@ -182,7 +191,7 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
         text_keys: Sequence[KeyValue] | None = None,
         image_keys: Sequence[KeyValue] | None = None,
         controlnet_residuals: ControlNetResiduals | None = None,
-        rotary_tables: Sequence[Tensor] | None = None,
+        rotary_tables: Rotary | None = None,
     ) -> Tensor:
         """Predict the flow of one step.
 
@@ -210,18 +219,18 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
         frames, height, width = grid = hidden_states.shape[2:]
         self._check_references(reference_latent, ref_index)
         temb, modulation = self._time(timestep)
-        tables = rotary_tables or self.rotary_tables(frames, height, width, ref_index)
+        rotary = rotary_tables or self.rotary_tables(frames, height, width, ref_index)
         maps = (render_latent, render_mask, camera_embedding)
         states = self._control_states(controlnet_residuals, hidden_states, temb, *maps)
         text = text_keys or self._for_each_block(self._text_tokens(encoder_hidden_states))
         image = image_keys or self._for_each_block(self._image_tokens(encoder_hidden_states_image))
         # No name here for the embedded tokens: they are freed after the first block.
         tokens = self._through_blocks(
-            self._tokens(hidden_states, camera_qt, "camera_qt"),
+            self.split_tokens(self._tokens(hidden_states, camera_qt, "camera_qt")),
             self._reference_tokens(reference_latent, camera_qt_ref),
             zip(self.blocks, text, image, strict=True),
             modulation,
-            tables,
+            rotary,
             states,
         )
         return self._head(tokens, temb, grid)
@@ -232,29 +241,20 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
         reference: Tensor | None,
         blocks: Iterable[tuple[nn.Module, Context, Context]],
         modulation: Tensor,
-        tables: Sequence[Tensor],
+        rotary: Rotary,
         states: Iterator[Tensor],
     ) -> Tensor:
         """Target tokens after all blocks, the ControlNet's residuals added after the first ones."""
-        rotary, reference_rotary = (tables[0], tables[1]), None
-        if reference is not None:
-            assert len(tables) == 4, "rotary_tables were made without ref_index"
-            reference_rotary = (tables[2], tables[3])
+        targets = tokens.shape[1]
         for i, (block, text, image) in enumerate(blocks):
-            tokens, *updated = block(
-                tokens,
-                text,
-                image,
-                modulation,
-                rotary,
-                reference_states=reference,
-                reference_rotary=reference_rotary,
-            )
-            # A block that returns none leaves the embedded references for the next one.
-            reference = updated[0] if updated else reference
+            # A block that drops the references leaves the embedded ones for the next.
+            if reference is not None and tokens.shape[1] == targets:
+                tokens = torch.cat([tokens, reference], dim=1)
+            tokens = block(tokens, text, image, modulation, rotary, targets)
             state = next(states, None)
             if state is not None:
-                tokens = tokens + self.controlnet.proj_out[i](state)
+                # In place: the references behind the target stay where they are.
+                tokens[:, :targets] += self.controlnet.proj_out[i](state)
         return tokens
 
     def _check_references(
@@ -298,7 +298,9 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
         return cast(Tensor, tokens.contiguous())
 
     def _reference_tokens(self, latents: Tensor | None, rows: Tensor | None) -> Tensor | None:
-        return None if latents is None else self._tokens(latents, rows, "camera_qt_ref")
+        if latents is None:
+            return None
+        return cast(Tensor, self.split_tokens(self._tokens(latents, rows, "camera_qt_ref")))
 
     def _for_each_block(self, tokens: Tensor) -> Sequence[Context]:
         return [tokens] * len(self.blocks)
@@ -324,15 +326,15 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
             torch.cat([noisy.to(dtype), rendered.to(dtype)], dim=1),
             torch.cat([mask.to(dtype), rays.to(dtype)], dim=1),
         )
-        rotary = self.controlnet.rope(*hidden_states.shape[2:])
-        return self.controlnet.states(tokens, temb, rotary)
+        cos, sin = (self.split_tokens(t) for t in self.controlnet.rope(*hidden_states.shape[2:]))
+        return self.controlnet.states(self.split_tokens(tokens), temb, (cos, sin))
 
     def _head(self, tokens: Tensor, temb: Tensor, grid: Sequence[int]) -> Tensor:
         """[B, N, width] -> [B, 16, F, h, w], Wan's output norm, projection and unpatchify."""
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
         patch = tuple(self.config.patch_size)
-        patches = self.proj_out(tokens)
+        patches = self.gather_tokens(self.proj_out(tokens))
         patches = patches.unflatten(1, [n // p for n, p in zip(grid, patch, strict=True)])
         patches = patches.unflatten(-1, (*patch, -1))
         # [B, f, y, x, pt, py, px, channel] -> [B, channel, f, pt, y, py, x, px]

@@ -57,7 +57,7 @@ class ParallelMesh:
         layout: ParallelLayout,
         *,
         rank: int,
-        store: dist.Store,
+        store: dist.distributed_c10d.Store,
         device: torch.device | str,
         timeout_s: float,
     ) -> ParallelMesh:

@@ -14,11 +14,20 @@ from typing import Any, TypeVar
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPVisionModel, UMT5EncoderModel
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    CLIPVisionModel,
+    PreTrainedModel,
+    UMT5EncoderModel,
+)
 
 from worldstereo.errors import CheckpointError
 from worldstereo.models.progress import without_progress_bars
 from worldstereo.models.source import shortened
+from worldstereo.parallel.mesh import ParallelMesh
+from worldstereo.parallel.weights import shard_weights
 from worldstereo.sampling.encoders import ImageEncoder, TextEncoder
 from worldstereo.sampling.vae import KeyframeVAE
 
@@ -28,37 +37,49 @@ Part = TypeVar("Part")
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 
 
-def load_vae(base: Path, device: torch.device) -> KeyframeVAE:
-    """``vae`` in float32: latents outside the transformer stay so.
+def load_vae(base: Path, mesh: ParallelMesh) -> KeyframeVAE:
+    """``vae`` in float32: latents outside the transformer stay so. Whole on every rank.
 
     Raises:
         CheckpointError: the folder lacks it, or its weights do not fit.
     """
     folder = base / "vae"
     vae = _load_model(folder, AutoencoderKLWan.from_pretrained, torch_dtype=torch.float32)
-    return KeyframeVAE(vae.to(device))
+    return KeyframeVAE(vae.to(mesh.device), mesh=mesh)
 
 
-def load_text_encoder(base: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """``tokenizer`` and ``text_encoder``.
+def load_text_encoder(base: Path, mesh: ParallelMesh, dtype: torch.dtype) -> TextEncoder:
+    """``tokenizer`` and ``text_encoder``; its weights are sharded where the layout says so.
 
     Raises:
         CheckpointError: the folder lacks one, or its weights do not fit.
     """
     tokenizer = _load(base / "tokenizer", AutoTokenizer.from_pretrained)
-    model = _load_model(base / "text_encoder", UMT5EncoderModel.from_pretrained, dtype=dtype)
-    return TextEncoder(tokenizer, model.to(device))
+    model = _load_model(
+        base / "text_encoder",
+        UMT5EncoderModel.from_pretrained,
+        dtype=dtype,
+        device_map=str(mesh.device),
+    )
+    shard_weights(model, _blocks(model), mesh)
+    return TextEncoder(tokenizer, model)
 
 
-def load_image_encoder(base: Path, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
-    """``image_processor`` and ``image_encoder``.
+def load_image_encoder(base: Path, mesh: ParallelMesh, dtype: torch.dtype) -> ImageEncoder:
+    """``image_processor`` and ``image_encoder``; its weights are sharded likewise.
 
     Raises:
         CheckpointError: the folder lacks one, or its weights do not fit.
     """
     processor = _load(base / "image_processor", CLIPImageProcessorPil.from_pretrained)
-    model = _load_model(base / "image_encoder", CLIPVisionModel.from_pretrained, dtype=dtype)
-    return ImageEncoder(processor, model.to(device))
+    model = _load_model(
+        base / "image_encoder",
+        CLIPVisionModel.from_pretrained,
+        dtype=dtype,
+        device_map=str(mesh.device),
+    )
+    shard_weights(model, _blocks(model), mesh)
+    return ImageEncoder(processor, model)
 
 
 def load_scheduler_config(base: Path) -> Mapping[str, Any]:
@@ -71,6 +92,12 @@ def load_scheduler_config(base: Path) -> Mapping[str, Any]:
     config: dict[str, Any] = _load(folder, UniPCMultistepScheduler.load_config)
     _load(folder, lambda _: UniPCMultistepScheduler.from_config(config))
     return config
+
+
+def _blocks(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers of a model that its library says must stay whole on a device."""
+    names = set(model._no_split_modules or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
 
 
 def _load(folder: Path, load: Callable[..., Part], **arguments: Any) -> Part:

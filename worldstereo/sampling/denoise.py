@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from worldstereo.models.transformer import WorldStereoTransformer
+from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.conditions import Conditions
 from worldstereo.sampling.schedules import Schedule
 
@@ -27,6 +28,7 @@ def denoise(
     conditions: Conditions,
     schedule: Schedule,
     on_step: OnStep | None = None,
+    mesh: ParallelMesh | None = None,
 ) -> torch.Tensor:
     """Turn noise into the latents of one clip.
 
@@ -36,6 +38,8 @@ def denoise(
         conditions: of the clip; they decide on guidance and references.
         schedule: timesteps and the update of the latents, not used by another clip meanwhile.
         on_step: called after each step; what it raises ends the loop.
+        mesh: ranks that run this loop together, with the same noise and conditions; None: this
+            one alone. Where they share guidance, each runs one of the two passes.
 
     Returns:
         [1, 16, F, h, w] float32, normalised as the VAE's latents are.
@@ -50,12 +54,19 @@ def denoise(
     common = _common_arguments(transformer, latents, conditions)
     text = transformer.text_keys(conditions.text)
     negative_text = transformer.text_keys(guidance.text) if guidance is not None else None
+    shared_guidance = mesh is not None and mesh.layout.cfg > 1
     timesteps = schedule.timesteps
     for index, timestep in enumerate(timesteps):
         states = torch.cat([latents, conditions.start], dim=1)
         t = timestep.to(latents.device).expand(len(latents))
         if guidance is None:
             velocity = transformer(states, t, text_keys=text, **control, **common).float()
+        elif shared_guidance:
+            assert mesh is not None
+            own_text = (text, negative_text)[mesh.branch]
+            own = transformer(states, t, text_keys=own_text, **control, **common).float()
+            conditional, unconditional = mesh.both_branches(own)
+            velocity = unconditional + guidance.scale * (conditional - unconditional)
         else:
             # The ControlNet sees no text: one result serves both passes.
             residuals = transformer.controlnet_residuals(states, t, **control)

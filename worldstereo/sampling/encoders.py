@@ -10,16 +10,19 @@ from __future__ import annotations
 import html
 import re
 from collections import OrderedDict
+from typing import Any
 
 import ftfy
 import torch
 from PIL import Image
+from torch import nn
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionModel,
     PreTrainedTokenizerBase,
     UMT5EncoderModel,
 )
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 TEXT_TOKENS = 512
 # 8 MB a prompt at full size: a scene's prompts and the negative one, with room to spare.
@@ -72,6 +75,10 @@ class TextEncoder:
         self._embeddings.move_to_end(text)
         return self._embeddings[text]
 
+    def forget(self) -> None:
+        """Drop what is remembered: ranks that share sharded weights must all know the same."""
+        self._embeddings.clear()
+
     @torch.no_grad()
     def _embed(self, text: str) -> torch.Tensor:
         tokens = self.tokenizer(
@@ -91,7 +98,7 @@ class TextEncoder:
 
 
 class ImageEncoder:
-    """CLIP vision tokens of a start frame: the second-last hidden state.
+    """CLIP vision tokens of a start frame: the second-last hidden state, which the last layer gets.
 
     Args:
         processor: resizes, crops and normalises with PIL, whether torchvision is there or not,
@@ -102,6 +109,7 @@ class ImageEncoder:
     def __init__(self, processor: CLIPImageProcessorPil, model: CLIPVisionModel) -> None:
         self.processor = processor
         self.model = model
+        *_, self._last_layer = (m for m in model.modules() if isinstance(m, CLIPEncoderLayer))
 
     @torch.no_grad()
     def encode(self, image: Image.Image) -> torch.Tensor:
@@ -114,8 +122,16 @@ class ImageEncoder:
             [1, tokens, image_dim] (257 tokens of 1280 at full size) in the encoder's precision.
         """
         pixels = self.processor(images=image, return_tensors="pt").pixel_values
-        output = self.model(
-            pixels.to(self.model.device, self.model.dtype), output_hidden_states=True
-        )
-        hidden: torch.Tensor = output.hidden_states[-2]
+        seen: list[torch.Tensor] = []
+
+        def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen.append(args[0] if args else kwargs["hidden_states"])
+
+        # transformers' output_hidden_states finds no layers in a model whose weights are sharded.
+        hook = self._last_layer.register_forward_pre_hook(look, with_kwargs=True)
+        try:
+            self.model(pixels.to(self.model.device, self.model.dtype))
+        finally:
+            hook.remove()
+        (hidden,) = seen
         return hidden

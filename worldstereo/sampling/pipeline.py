@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from worldstereo.config import (
+    ComputeOptions,
     ModelConfig,
     Variant,
     is_distilled,
@@ -28,6 +29,7 @@ from worldstereo.errors import GenerationError, ParameterError
 from worldstereo.models.checkpoint import load_transformer
 from worldstereo.models.source import read_model_config, resolve_base, resolve_folder
 from worldstereo.models.transformer import WorldStereoTransformer
+from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.arguments import (
     OutputType,
     Prompts,
@@ -85,6 +87,8 @@ class WorldStereo:
         scheduler_config: settings of the base model's scheduler.
         text_encoder: None: calls must bring ``prompt_embeds``.
         image_encoder: None: calls must bring ``image_embeds``.
+        mesh: ranks that the transformer was parallelized for; all of them make the same calls,
+            in the same order. None: this one alone.
     """
 
     def __init__(
@@ -97,8 +101,10 @@ class WorldStereo:
         scheduler_config: Mapping[str, Any],
         text_encoder: TextEncoder | None = None,
         image_encoder: ImageEncoder | None = None,
+        mesh: ParallelMesh | None = None,
     ) -> None:
         self.variant: Variant = variant
+        self.mesh = mesh or ParallelMesh.single(transformer.patch_embedding.weight.device)
         self.config = config
         self.transformer = transformer
         self.vae = vae
@@ -119,6 +125,8 @@ class WorldStereo:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         encoder_dtype: torch.dtype = torch.float32,
+        options: ComputeOptions | None = None,
+        mesh: ParallelMesh | None = None,
     ) -> WorldStereo:
         """Load a variant and its base model.
 
@@ -130,13 +138,18 @@ class WorldStereo:
             device: None: the GPU where there is one, else the CPU.
             dtype: of the transformer; None: bfloat16 on a GPU, float32 on a CPU.
             encoder_dtype: of the text and image encoders.
+            options: attention backend, compilation, 8-bit products; None: none of them.
+            mesh: the ranks that load and generate together, all of which make this call;
+                ``device`` is then the mesh's. None: this one alone.
 
         Raises:
-            ParameterError: ``subfolder`` is no published variant; no such device or precision.
+            ParameterError: ``subfolder`` is no published variant; no such device or precision;
+                the model cannot be split over these ranks.
             CheckpointError: a file is missing, unreadable or does not fit.
         """
         variant = variant_named(PurePosixPath(subfolder).name)
-        place = usable_device(device)
+        mesh = mesh or ParallelMesh.single(usable_device(device))
+        place = mesh.device
         default = torch.bfloat16 if place.type == "cuda" else torch.float32
         precision = usable_precision("dtype", default if dtype is None else dtype)
         encoder_dtype = usable_precision("encoder_dtype", encoder_dtype)
@@ -152,13 +165,20 @@ class WorldStereo:
         return cls(
             variant=variant,
             config=config,
-            vae=load_vae(base, place),
+            vae=load_vae(base, mesh),
             scheduler_config=scheduler_config,
-            text_encoder=load_text_encoder(base, place, encoder_dtype),
-            image_encoder=load_image_encoder(base, place, encoder_dtype),
+            text_encoder=load_text_encoder(base, mesh, encoder_dtype),
+            image_encoder=load_image_encoder(base, mesh, encoder_dtype),
             transformer=load_transformer(
-                variant, base / "transformer", folder, config, device=place, dtype=precision
+                variant,
+                base / "transformer",
+                folder,
+                config,
+                mesh=mesh,
+                dtype=precision,
+                options=options or ComputeOptions(),
             ),
+            mesh=mesh,
         )
 
     @property
@@ -227,7 +247,7 @@ class WorldStereo:
         text = one_prompt("prompt", prompt, prompt_embeds)
         default = self.config.negative_prompt
         negative = one_prompt("negative_prompt", negative_prompt, negative_prompt_embeds, default)
-        noise = self._noise(inputs, latents, generator)
+        noise = self.mesh.from_leader(self._noise(inputs, latents, generator))
         conditions = self._encoder.encode(inputs, Prompts(text, negative, image_embeds, scale))
         result = self._denoise(noise, conditions, steps, on_step)
         return WorldStereoOutput(self.frames_of(result, output_type))
@@ -256,8 +276,15 @@ class WorldStereo:
         Raises:
             ParameterError: the clip or an argument does not fit the model.
             GenerationError: out of memory, or the model's output is not finite.
+            LeaderStopped: on another rank than the leader, whose ``on_stage`` raised; of all
+                ranks' ``on_stage`` the leader's alone is called.
         """
-        report = on_stage or (lambda progress: None)
+
+        tell = on_stage or (lambda progress: None)
+
+        def begin(progress: Progress) -> None:
+            self.mesh.agree(lambda: tell(progress))
+
         self._check_clip(clip)
         inputs = clip_inputs(clip, memory=uses_memory(self.variant))
         check_inputs(inputs, self._rules)
@@ -265,16 +292,18 @@ class WorldStereo:
         scale = used_guidance(guidance_scale, self.variant)
         prompts = Prompts(clip.prompt, self.config.negative_prompt, None, scale)
         try:
-            report(Progress("encode"))
+            begin(Progress("encode"))
             noise = clip_noise(clip.seed, clip.draw, self._latent_shape(inputs), self.device)
+            noise = self.mesh.from_leader(noise)
             conditions = self._encoder.encode(inputs, prompts)
-            report(Progress("denoise", 0, steps))
+            begin(Progress("denoise", 0, steps))
             latents = self._denoise(
-                noise, conditions, steps, lambda done, of: report(Progress("denoise", done, of))
+                noise, conditions, steps, lambda done, of: tell(Progress("denoise", done, of))
             )
-            report(Progress("decode"))
+            begin(Progress("decode"))
             return to_pixels(self.vae.decode(latents))
         except torch.OutOfMemoryError as error:
+            self._forget()
             raise GenerationError(
                 "the device ran out of memory",
                 where=clip.trajectory_id,
@@ -334,7 +363,12 @@ class WorldStereo:
         if latents is None:
             return draw_noise(shape, generator, self.device)
         check_tensor("latents", latents, shape)
-        return latents.to(self.device, torch.float32)
+        return latents.to(self.device, torch.float32, copy=True)
+
+    def _forget(self) -> None:
+        """After a failure: ranks that came to different points remember different things."""
+        if self.text_encoder is not None:
+            self.text_encoder.forget()
 
     def _denoise(
         self, noise: torch.Tensor, conditions: Conditions, steps: int, on_step: OnStep | None
@@ -344,7 +378,12 @@ class WorldStereo:
             if is_distilled(self.variant)
             else UniPCSchedule(self._scheduler_config, steps)
         )
-        latents = denoise(self.transformer, noise, conditions, schedule, on_step)
+        told = on_step or (lambda done, of: None)
+
+        def agree(done: int, of: int) -> None:
+            self.mesh.agree(lambda: told(done, of))
+
+        latents = denoise(self.transformer, noise, conditions, schedule, agree, self.mesh)
         if not bool(torch.isfinite(latents).all()):
             raise GenerationError(
                 "the generated latents are not finite",

@@ -16,12 +16,19 @@ leave room for.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import nn
 from torch.nn import functional
+
+from worldstereo.parallel.frames import over_frames
+from worldstereo.parallel.mesh import ParallelMesh
+
+# Frames [N, ...] to as many results, each by itself.
+FrameWork = Callable[[torch.Tensor], torch.Tensor]
 
 # Frames in one call of the VAE. More take no less time on an H200 at 480x768, but 0.8 GB each.
 FRAMES_PER_CALL = 2
@@ -69,6 +76,8 @@ class KeyframeVAE:
             precision is the computation's; what goes in and comes out is float32.
         frames_per_call: frames in one batch. Results do not depend on it beyond rounding.
         flat: whether keyframes run through two-dimensional convolutions; None: on a GPU.
+        mesh: ranks that share the frames, all of which encode and decode the same ones; None:
+            this one alone.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class KeyframeVAE:
         frames_per_call: int = FRAMES_PER_CALL,
         *,
         flat: bool | None = None,
+        mesh: ParallelMesh | None = None,
     ) -> None:
         assert vae.config.patch_size is None, vae.config.patch_size  # Wan 2.2's, not 2.1's
         self.vae = vae
@@ -85,6 +95,7 @@ class KeyframeVAE:
         self.latent_channels: int = vae.config.z_dim
         flat = vae.device.type != "cpu" if flat is None else flat
         self._single = for_single_frames(vae) if flat else vae
+        self._mesh = mesh or ParallelMesh.single(vae.device)
         self._mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(vae.device)
         self._std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(vae.device)
 
@@ -100,8 +111,7 @@ class KeyframeVAE:
         """
         batch, _, count, _, _ = video.shape
         frames = video.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # [B N, 3, 1, H, W]
-        parts = torch.split(frames, self.frames_per_call)
-        latents = torch.cat([self._encode(part) for part in parts]).squeeze(2)
+        latents = over_frames(self._mesh, self._in_batches(self._encode), frames).squeeze(2)
         return latents.reshape(batch, count, *latents.shape[1:]).transpose(1, 2)
 
     @torch.no_grad()
@@ -128,9 +138,15 @@ class KeyframeVAE:
         """
         batch, _, count, _, _ = latents.shape
         each = latents.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # [B N, 16, 1, h, w]
-        parts = torch.split(each, self.frames_per_call)
-        frames = torch.cat([self._decode(part) for part in parts]).squeeze(2)
+        frames = over_frames(self._mesh, self._in_batches(self._decode), each).squeeze(2)
         return frames.reshape(batch, count, *frames.shape[1:]).transpose(1, 2)
+
+    def _in_batches(self, work: FrameWork) -> FrameWork:
+        def batched(frames: torch.Tensor) -> torch.Tensor:
+            parts = torch.split(frames, self.frames_per_call)
+            return torch.cat([work(part) for part in parts])
+
+        return batched
 
     def _encode(self, frames: torch.Tensor) -> torch.Tensor:
         moments = self._single.quant_conv(self._single.encoder(self._here(frames)))

@@ -1,0 +1,1 @@
+"""The engine over several ranks: real processes, Gloo on the CPU."""

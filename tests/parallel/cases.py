@@ -1,0 +1,109 @@
+"""Clips of the bundled model over several ranks, and what of them must be equal to one process."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.parallel.ranks import Rank
+from tests.sampling.clips import make_clip
+from worldstereo import WorldStereo
+from worldstereo.config import Variant, is_distilled, uses_memory
+from worldstereo.parallel.layout import ParallelLayout
+from worldstereo.parallel.mesh import ParallelMesh
+from worldstereo.sampling.inputs import clip_inputs
+
+# Five frames are uneven over 2 and over 4 ranks; 16 tokens a frame divide by both.
+FRAMES, HEIGHT, WIDTH = 5, 64, 64
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    variant: Variant
+    references: int
+    layout: ParallelLayout = ParallelLayout()
+
+    def __str__(self) -> str:
+        return f"{self.variant}, {self.references} references, {self.layout}"
+
+
+def cases(world_size: int) -> list[Case]:
+    """Every variant, guided ones with shared guidance too, with and without sharded weights."""
+    return [
+        Case(variant, references, ParallelLayout(cfg=cfg, ulysses=world_size // cfg, fsdp=fsdp))
+        for variant in ("worldstereo-camera", "worldstereo-memory", "worldstereo-memory-dmd")
+        for cfg in ((1,) if is_distilled(variant) else (1, 2))
+        for fsdp in (False, True)
+        for references in ((1, 3) if uses_memory(variant) else (0,))
+    ]
+
+
+def load(variant: Variant, mesh: ParallelMesh | None = None) -> WorldStereo:
+    return WorldStereo.from_pretrained(
+        "worldstereo-tiny", subfolder=variant, device="cpu", mesh=mesh, local_files_only=True
+    )
+
+
+def latents_of(model: WorldStereo, references: int) -> Tensor:
+    """Latents of one clip, from the noise of a generator that every rank seeds differently."""
+    clip = make_clip(HEIGHT, WIDTH, FRAMES, references)
+    inputs = clip_inputs(clip, memory=uses_memory(model.variant))
+    frames = model(
+        **vars(inputs),
+        prompt=clip.prompt,
+        num_inference_steps=STEPS,
+        generator=torch.Generator().manual_seed(1024 + model.mesh.rank),
+        output_type="latent",
+    ).frames
+    assert isinstance(frames, Tensor)
+    return frames
+
+
+def run_cases(rank: Rank, wanted: list[Case]) -> dict[Case, dict[str, Any]]:
+    """Latents of each case, and what one rank holds of the weights."""
+    results: dict[Case, dict[str, Any]] = {}
+    models: dict[tuple[Variant, ParallelLayout], WorldStereo] = {}
+    for layout in dict.fromkeys(case.layout for case in wanted):
+        mesh = rank.join(layout)
+        for case in wanted:
+            if case.layout != layout:
+                continue
+            key = (case.variant, layout)
+            if key not in models:
+                models[key] = load(case.variant, mesh)
+            model = models[key]
+            results[case] = {
+                "latents": latents_of(model, case.references),
+                "held": held_bytes(model.transformer),
+                "text_held": held_bytes(model.text_encoder.model),
+            }
+        models.clear()
+        mesh.leave()
+    return results
+
+
+def held_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the weights that this process keeps."""
+    local = [getattr(p, "to_local", lambda p=p: p)() for p in model.parameters()]
+    return sum(tensor.nbytes for tensor in local)
+
+
+def run_frames(rank: Rank, frames: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Keyframe latents and decoded frames for several counts of frames."""
+    results = {}
+    mesh = rank.join(ParallelLayout(ulysses=2))
+    vae = load("worldstereo-camera", mesh).vae
+    for count in frames:
+        latents = vae.encode(video(count))
+        results[count] = (latents, vae.decode(latents))
+    mesh.leave()
+    return results
+
+
+def video(frames: int) -> Tensor:
+    """[1, 3, frames, 64, 64] in [-1, 1]."""
+    return (
+        torch.rand(1, 3, frames, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    )
