@@ -7,6 +7,7 @@ starts in seconds. Random weights say nothing about quality.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,8 @@ def with_shared_parts(model: WorldStereoTransformer, inputs: dict[str, Any]) -> 
     return shared
 
 
-def seconds(work: Any, repeats: int = 3) -> list[float]:
-    """Seconds of each of several runs on the GPU, after one that is not counted."""
-    work()
+def seconds(work: Callable[[], Any], repeats: int = 3) -> list[float]:
+    """Seconds of each of several runs on the GPU of what has been warmed up."""
     found = []
     for _ in range(repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

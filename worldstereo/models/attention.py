@@ -13,9 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import (
+    _templated_context_parallel_attention,
+    dispatch_attention_fn,
+)
 from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed
 from torch import Tensor
+
+from worldstereo.models.attention_fp8 import attention_fp8, forward_of_ulysses
+
+# ``_attention_backend`` for which diffusers has no name: ours in 8 bits.
+FP8 = "fp8"
 
 # Cosines and signed sines, each [1, tokens, 1, head size] float32: ``rotate`` tells how they act.
 Rotary = tuple[Tensor, Tensor]
@@ -156,14 +164,26 @@ class SelfAttentionProcessor:
         query = rotate(attn.norm_q(attn.to_q(looking)).unflatten(2, heads), looking_rotary)
         key = rotate(attn.norm_k(attn.to_k(hidden_states)).unflatten(2, heads), rotary_emb)
         value = attn.to_v(hidden_states).unflatten(2, heads)
-        mixed = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
+        mixed = self._attend(query, key, value)
         return cast(Tensor, attn.to_out[0](mixed.flatten(2, 3).type_as(query)))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, queries, heads, head size] over all keys, of all ranks where tokens are split."""
+        parallel = self._parallel_config
+        if self._attention_backend != FP8:
+            mixed = dispatch_attention_fn(
+                query, key, value, backend=self._attention_backend, parallel_config=parallel
+            )
+        elif parallel is None:
+            mixed = attention_fp8(query, key, value)
+        else:
+            mixed = _templated_context_parallel_attention(
+                *(query, key, value),
+                forward_op=forward_of_ulysses,
+                backward_op=None,
+                _parallel_config=parallel,
+            )
+        return cast(Tensor, mixed)
 
 
 def text_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:

@@ -6,7 +6,7 @@ backends, by its names; ``fp8`` is ours (attention_fp8.py).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.models.attention_dispatch import (
@@ -17,7 +17,12 @@ from diffusers.models.attention_dispatch import (
 )
 
 from worldstereo.errors import MissingDependencyError, ParameterError
-from worldstereo.models.attention import ContextAttentionProcessor, SelfAttentionProcessor
+from worldstereo.models.attention import (
+    FP8,
+    ContextAttentionProcessor,
+    SelfAttentionProcessor,
+)
+from worldstereo.models.attention_fp8 import require_cudnn
 from worldstereo.models.transformer import WorldStereoTransformer
 
 AUTO = "auto"
@@ -31,17 +36,18 @@ def attention_backends(*, context_parallel: bool) -> list[str]:
     """
     supported: set[str] = _AttentionBackendRegistry._supports_context_parallel
     names = [name.value for name in AttentionBackendName]
-    return [AUTO, *(name for name in names if name in supported or not context_parallel)]
+    return [AUTO, FP8, *(name for name in names if name in supported or not context_parallel)]
 
 
 def attention_backend(
     name: str, device: torch.device, *, context_parallel: bool
-) -> AttentionBackendName:
+) -> AttentionBackendName | Literal["fp8"]:
     """The kernel of this name, ready to use.
 
     Args:
-        name: a backend of diffusers', or ``auto``: PyTorch's own attention, which takes cuDNN's
-            kernel on Hopper (compute capability 9.0) and the fused one of each other device.
+        name: a backend of diffusers'; ``fp8``: ours in 8 bits; ``auto``: PyTorch's own attention,
+            which takes cuDNN's kernel on Hopper (compute capability 9.0) and the fused one of
+            each other device.
         device: to compute on.
         context_parallel: whether tokens are split over ranks.
 
@@ -52,6 +58,9 @@ def attention_backend(
     """
     if name == AUTO:
         return AttentionBackendName.NATIVE
+    if name == FP8:
+        require_cudnn(device)
+        return FP8
     allowed = attention_backends(context_parallel=context_parallel)
     if name not in allowed:
         known = name in attention_backends(context_parallel=False)
@@ -85,13 +94,16 @@ def attention_backend(
 
 
 def set_attention(
-    model: WorldStereoTransformer, backend: AttentionBackendName, parallel: Any | None
+    model: WorldStereoTransformer,
+    backend: AttentionBackendName | Literal["fp8"],
+    parallel: Any | None,
 ) -> None:
     """Let all of a model's attention compute with a backend.
 
     Args:
         model: backbone and ControlNet.
-        backend: from ``attention_backend``.
+        backend: from ``attention_backend``; in 8 bits it is self-attention's, which takes nearly
+            all the time.
         parallel: diffusers' ``ParallelConfig`` for self-attention over all ranks' tokens, or
             None. Cross-attention looks at a context that every rank holds, and takes none.
     """
@@ -101,4 +113,6 @@ def set_attention(
             processor._attention_backend = backend
             processor._parallel_config = parallel
         elif isinstance(processor, ContextAttentionProcessor):
-            processor._attention_backend = backend
+            processor._attention_backend = (
+                AttentionBackendName.NATIVE if backend == FP8 else backend
+            )

@@ -66,6 +66,14 @@ def attention_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return restore(cudnn_attention(*rounded[:5]), rounded).to(query.dtype)
 
 
+def forward_of_ulysses(
+    context: Any, query: Tensor, key: Tensor, value: Tensor, *unused: Any, **also_unused: Any
+) -> Tensor:
+    """``attention_fp8`` as diffusers' context parallelism calls an attention: all tokens of
+    this rank's heads, no mask; nothing is kept for a backward pass."""
+    return attention_fp8(query, key, value)
+
+
 def round_to_e4m3(query: Tensor, key: Tensor, value: Tensor) -> Rounded:
     """Round [B, tokens, H, D] to 8 bits, by plain operations that wait for nothing."""
     query_step = _step(query.abs().amax().float()).reshape(1, 1, 1, 1)
