@@ -4,12 +4,14 @@
 Random bf16 weights at full size, 480x768, 21 keyframes, 8 references, blocks compiled. Both ranks
 measure one GPU at the same time, as two replicas would; then they share: tokens (ulysses 2),
 guidance (cfg 2), weights too (fsdp), and the VAE's frames. Medians of three runs after warm-up.
+Agreement: of sharded with unsharded outputs, and of bf16 with the recorded float32 cases.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -20,6 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file
 
 from benchmarks import flash_attention_3
 from benchmarks.environment import write_result
@@ -33,13 +36,22 @@ from benchmarks.full_size_model import (
     seconds,
     with_shared_parts,
 )
+from tests.golden.check_transformer import build_case, inputs_of
 from worldstereo.config import ComputeOptions
+from worldstereo.models.parallelize import parallelize_transformer
 from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.vae import KeyframeVAE
 
 VARIANT = "worldstereo-memory"
 REFERENCES = 8
+LAYOUTS = (
+    ParallelLayout(),
+    ParallelLayout(ulysses=2),
+    ParallelLayout(cfg=2),
+    ParallelLayout(ulysses=2, fsdp=True),
+)
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "transformer"
 # Published code on one and two H200.
 PUBLISHED_S = {"one GPU": 5.18, "two GPUs": 2.84}
 
@@ -102,44 +114,63 @@ def vae_rows(mesh: ParallelMesh, found: dict[str, Any], rank: int) -> None:
     share(found, f"VAE decode, {mesh.layout}", timed(lambda: keyframes.decode(latents)), rank)
 
 
-def run(rank: int, arguments: argparse.Namespace, folder: str) -> None:
+@torch.no_grad()
+def golden_rows(mesh: ParallelMesh, found: dict[str, Any], attention: str) -> None:
+    """Recorded float32 outputs against bf16 on this device, alone and over the mesh."""
+    recorded = json.loads((GOLDEN / "transformer.json").read_text())
+    outputs = load_file(GOLDEN / "transformer.safetensors")
+    for name, case in recorded["cases"].items():
+        salt, tiny = case.get("salt", recorded.get("salt", 0)), case.get("tiny", recorded["tiny"])
+        inputs = {
+            key: value.to(mesh.device) if isinstance(value, torch.Tensor) else value
+            for key, value in inputs_of(case, tiny, salt).items()
+        }
+
+        def output(over: ParallelMesh) -> torch.Tensor:
+            model = build_case(case, tiny, salt).to(over.device, torch.bfloat16)  # noqa: B023
+            parallelize_transformer(model, over, ComputeOptions(attention=attention))
+            result: torch.Tensor = model(**inputs).float()  # noqa: B023
+            return result
+
+        alone = output(ParallelMesh.single(mesh.device))
+        expected = outputs[name].to(mesh.device)
+        found[f"golden {name}"] = {
+            "bf16_against_float32": relative_l2(alone, expected),
+            "sharded_against_alone": relative_l2(output(mesh), alone),
+        }
+
+
+def relative_l2(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((actual - expected).norm() / expected.norm())
+
+
+def run(rank: int, arguments: argparse.Namespace, layout: ParallelLayout, folder: str) -> None:
+    """One layout, in processes of its own: what a replica's workers are."""
     if arguments.flash3:
         flash_attention_3.provide(arguments.flash3)
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)
     options = ComputeOptions(compile=not arguments.eager, attention=arguments.attention)
-    found: dict[str, Any] = {"attention": arguments.attention, "published_s": PUBLISHED_S}
-    alone = ParallelMesh.single(device)
-    plain = transformer_rows(alone, options, found, rank)
-    vae_rows(alone, found, rank)
-    for number, layout in enumerate(
-        (
-            ParallelLayout(ulysses=2),
-            ParallelLayout(cfg=2),
-            ParallelLayout(ulysses=2, fsdp=True),
-        )
-    ):
-        store = dist.FileStore(f"{folder}/{number}", 2)
+    found: dict[str, Any] = {}
+    if layout.world_size == 1:
+        mesh = ParallelMesh.single(device)
+    else:
+        store = dist.FileStore(f"{folder}/{layout}", layout.world_size)
         mesh = ParallelMesh.join(layout, rank=rank, store=store, device=device, timeout_s=300)
-        output = transformer_rows(mesh, options, found, rank)
-        error = float((output - plain).norm() / plain.norm())
-        found[f"relative_l2, {layout}"] = error
-        if rank == 0:
-            print(f"{layout}: relative L2 against one GPU {error:.5f}", flush=True)
-        if layout == ParallelLayout(ulysses=2):
-            vae_rows(mesh, found, rank)
-        mesh.leave()
-    one, two = str(alone.layout), str(ParallelLayout(ulysses=2))
-    found["ulysses_speedup"] = (
-        found[f"forward, {one}"]["seconds"] / found[f"forward, {two}"]["seconds"]
-    )
-    found["guidance_speedup"] = (
-        found[f"guided step, {one}"]["seconds"]
-        / found[f"guided step, {ParallelLayout(cfg=2)}"]["seconds"]
-    )
+    output = transformer_rows(mesh, options, found, rank)
+    if layout.cfg == 1 and not layout.fsdp:
+        vae_rows(mesh, found, rank)
+    if layout == ParallelLayout(ulysses=2):
+        golden_rows(mesh, found, arguments.attention)
+    plain = Path(folder, f"plain{rank}.pt")
+    if layout.world_size == 1:
+        torch.save(output, plain)
+    else:
+        found[f"relative_l2, {layout}"] = relative_l2(output, torch.load(plain, device))
     if rank == 0:
-        print({key: found[key] for key in ("ulysses_speedup", "guidance_speedup")})
-        write_result(arguments.name, found)
+        Path(folder, f"{layout}.json").write_text(json.dumps(found))
+    torch.cuda.synchronize()
+    mesh.leave()
 
 
 def main() -> None:
@@ -149,8 +180,22 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="without compilation")
     parser.add_argument("--name", default="sharding", help="stem of the result file")
     arguments = parser.parse_args()
+    found: dict[str, Any] = {"attention": arguments.attention, "published_s": PUBLISHED_S}
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(run, args=(arguments, folder), nprocs=2)
+        for layout in LAYOUTS:
+            torch.multiprocessing.spawn(run, args=(arguments, layout, folder), nprocs=2)
+            found |= json.loads(Path(folder, f"{layout}.json").read_text())
+    forward, guided = (
+        {str(layout): found.get(f"{what}, {layout}", {}).get("seconds") for layout in LAYOUTS}
+        for what in ("forward", "guided step")
+    )
+    one = str(LAYOUTS[0])
+    found["ulysses_speedup"] = forward[one] / forward[str(ParallelLayout(ulysses=2))]
+    found["guidance_speedup"] = guided[one] / guided[str(ParallelLayout(cfg=2))]
+    for key, value in found.items():
+        if not isinstance(value, dict) or "runs_s" not in value:
+            print(key, value)
+    write_result(arguments.name, found)
 
 
 if __name__ == "__main__":
