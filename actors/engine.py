@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from worldstereo.config import Variant
 from worldstereo.errors import ParameterError
+from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.types import Clip, Progress, UInt8
+
+if TYPE_CHECKING:
+    from worldstereo.parallel.mesh import ParallelMesh
 
 
 class ClipEngine(Protocol):
-    """Generates clips one at a time; the same clip gives the same bits in any process."""
+    """Generates clips one at a time; the same clip gives the same bits in any process.
+
+    Where several ranks share a clip each has an engine, and all are called with the same clip. What
+    ``on_stage`` raises on rank 0 ends the clip on every rank in the same place, through
+    ``ParallelMesh.agree``.
+    """
 
     def generate(
         self,
@@ -27,7 +36,7 @@ class ClipEngine(Protocol):
         guidance_scale: float | None = None,
         on_stage: Callable[[Progress], None] | None = None,
     ) -> UInt8:
-        """Frames [F, height, width, 3] of the clip.
+        """Frames [F, height, width, 3] of the clip; those of rank 0 count.
 
         Args:
             clip: everything that it is generated from.
@@ -44,13 +53,15 @@ class EngineSpec:
     """What an engine is loaded from.
 
     Attributes:
-        factory: ``module:function`` that takes this and returns the engine.
+        factory: ``module:function`` that takes this and the rank's ``ParallelMesh``, None where
+            there is one rank, and returns the engine.
         source: bundled name, Hub repository or folder of the weights.
         variant: folder of the variant in it.
         device: torch device of the worker.
         precision: dtype of the weights.
         torch_threads: CPU threads of the process; None leaves torch's choice.
         local_files_only: whether the Hub must not be asked.
+        parallel: the ranks that share a clip.
     """
 
     factory: str
@@ -60,10 +71,16 @@ class EngineSpec:
     precision: Literal["float32", "bfloat16"]
     torch_threads: int | None
     local_files_only: bool
+    parallel: ParallelLayout = field(default_factory=ParallelLayout)
 
 
-def load_engine(spec: EngineSpec) -> ClipEngine:
+def load_engine(spec: EngineSpec, mesh: ParallelMesh | None) -> ClipEngine:
     """Load the engine that ``spec.factory`` names.
+
+    Args:
+        spec: what to load.
+        mesh: this rank's place; None where there is one rank, so that an engine without a model
+            needs no torch.
 
     Raises:
         ParameterError: there is no such function.
@@ -71,7 +88,7 @@ def load_engine(spec: EngineSpec) -> ClipEngine:
     """
     module_name, _, name = spec.factory.partition(":")
     try:
-        factory: Callable[[EngineSpec], ClipEngine] = getattr(
+        factory: Callable[[EngineSpec, ParallelMesh | None], ClipEngine] = getattr(
             importlib.import_module(module_name), name
         )
     except (ImportError, AttributeError) as error:
@@ -81,10 +98,10 @@ def load_engine(spec: EngineSpec) -> ClipEngine:
             got=repr(spec.factory),
             allowed="module:function, such as actors.engine:load_worldstereo",
         ) from error
-    return factory(spec)
+    return factory(spec, mesh)
 
 
-def load_worldstereo(spec: EngineSpec) -> ClipEngine:
+def load_worldstereo(spec: EngineSpec, mesh: ParallelMesh | None) -> ClipEngine:
     """The real engine: ``WorldStereo.from_pretrained`` on the worker's device."""
     import torch
 
@@ -96,4 +113,5 @@ def load_worldstereo(spec: EngineSpec) -> ClipEngine:
         local_files_only=spec.local_files_only,
         device=spec.device,
         dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.precision],
+        mesh=mesh,
     )

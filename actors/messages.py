@@ -14,6 +14,10 @@ from worldstereo.errors import WorldStereoError
 
 Stage = Literal["retrieve", "encode", "denoise", "decode", "commit"]
 
+# What a worker says of an exception that is not the engine's own: it may be anything, also that
+# another rank has gone.
+ENGINE_FAILED = "the engine failed"
+
 
 class WorkerLost(WorldStereoError):
     """A worker died, or stopped showing progress; its group is gone and comes up anew."""

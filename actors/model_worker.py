@@ -1,25 +1,36 @@
 """One worker: a process with the model on its device, generating one clip at a time.
 
-Owns the engine, cancellation and progress of the clip that runs. Which clip runs where, deadlines
-and retries are others'. ``ModelWorker`` is what runs remotely, ``Worker`` the local face of it.
+Owns the engine, this rank's place among those that share a clip, cancellation and progress of the
+clip that runs. Which clip runs where, what the ranks' failures mean together, deadlines and
+retries are others'. ``ModelWorker`` is what runs remotely, ``Worker`` the local face of it.
 """
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from actors.engine import ClipEngine, EngineSpec, load_engine
-from actors.messages import Advanced, ClipReport, WorkerState
+from actors.failures import first_line
+from actors.messages import ENGINE_FAILED, Advanced, ClipReport, WorkerState
+from actors.rendezvous import MeetingPoint, join_mesh, join_store, meet, open_store
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 from worldstereo.types import Clip, Progress, UInt8
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+    from worldstereo.parallel.mesh import ParallelMesh
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +39,18 @@ _REMEMBERED = 1000
 
 
 class ModelWorker:
-    """The remote side. ``load`` and ``generate`` share one thread, the rest have their own."""
+    """The remote side. What works on clips shares one thread, the rest have their own.
 
-    def __init__(self, spec: EngineSpec) -> None:
+    Args:
+        spec: of the engine.
+        rank: of this worker; 0 leads.
+    """
+
+    def __init__(self, spec: EngineSpec, rank: int = 0) -> None:
         self._spec = spec
+        self._rank = rank
+        self._store: Store | None = None
+        self._mesh: ParallelMesh | None = None
         self._engine: ClipEngine | None = None
         self._changed = threading.Condition()
         self._running = False
@@ -40,14 +59,38 @@ class ModelWorker:
         self._signs = 0
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
+    def open_meeting(self, timeout_s: float) -> MeetingPoint:
+        """Where all ranks can ``join``; asked of rank 0, when there are several."""
+        self._store, meeting = open_store(ray.util.get_node_ip_address(), timeout_s=timeout_s)
+        return meeting
+
+    def join(self, meeting: MeetingPoint, timeout_s: float) -> None:
+        """Meet the other ranks; returns when all are there.
+
+        Raises:
+            ParameterError: no network interface holds this node's address.
+            torch.distributed.DistError: the others were not there in time.
+        """
+        if self._store is None:
+            self._store = join_store(meeting, timeout_s=timeout_s)
+        self._mesh = join_mesh(
+            self._spec.parallel,
+            self._rank,
+            self._store,
+            # Ray shows each worker its own GPU alone.
+            "cuda:0" if self._spec.device == "cuda" else "cpu",
+            ray.util.get_node_ip_address(),
+            timeout_s,
+        )
+
     def load(self) -> WorkerState:
-        """Load the engine; until then nothing can be generated.
+        """Load the engine; until then nothing can be generated. ``join`` comes before it.
 
         Raises:
             CheckpointError: weights are missing or do not fit.
         """
         self._limit_threads()
-        self._engine = load_engine(self._spec)
+        self._engine = load_engine(self._spec, self._mesh)
         return self.ping()
 
     def generate(
@@ -56,17 +99,15 @@ class ModelWorker:
         clip: Clip,
         num_inference_steps: int | None,
         guidance_scale: float | None,
-    ) -> tuple[UInt8, ClipReport]:
-        """Frames [F, height, width, 3] of the clip, and what it took.
+    ) -> tuple[UInt8 | None, ClipReport]:
+        """Frames [F, height, width, 3] of the clip, None beyond rank 0; and what it took.
 
         Raises:
-            GenerationCancelled: ``cancel`` was called with this attempt.
+            GenerationCancelled: ``cancel`` was called with this attempt, or rank 0 ended it.
             GenerationError: the engine failed on this clip; the worker goes on.
         """
-        assert self._engine is not None, "load comes first"
         with self._changed:
             self._attempt_id, self._log, self._running = attempt_id, [], True
-        self._limit_threads()
         stages = _StageClock()
 
         def on_stage(progress: Progress) -> None:
@@ -75,26 +116,56 @@ class ModelWorker:
             self._stop_if_cancelled(attempt_id)
 
         try:
-            self._stop_if_cancelled(attempt_id)
-            frames = self._engine.generate(
+            self._limit_threads()
+            outcome = self._attempt(attempt_id, clip, num_inference_steps, guidance_scale, on_stage)
+            if isinstance(outcome, WorldStereoError):
+                self._recover()
+                raise outcome
+            return outcome if self._rank == 0 else None, ClipReport(stages.seconds())
+        finally:
+            with self._changed:
+                self._running = False
+                self._changed.notify_all()
+
+    def _attempt(
+        self,
+        attempt_id: str,
+        clip: Clip,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+        on_stage: Callable[[Progress], None],
+    ) -> UInt8 | WorldStereoError:
+        """The frames, or what ended the clip; not as it was raised, which holds on to tensors."""
+        assert self._engine is not None, "load comes first"
+        try:
+            self._on_all_ranks(lambda: self._stop_if_cancelled(attempt_id))
+            return self._engine.generate(
                 clip,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 on_stage=on_stage,
             )
-            return frames, ClipReport(stages.seconds())
-        except WorldStereoError:
-            raise
+        except WorldStereoError as error:
+            return copy.copy(error)
         except Exception as error:
-            logger.exception("clip %s, attempt %s", clip.trajectory_id, attempt_id)
-            failure = f"{type(error).__name__}: {error}"
-        finally:
-            with self._changed:
-                self._running = False
-                self._changed.notify_all()
-        # Out here the engine's exception, which holds on to tensors, is gone.
-        self._free_device_memory()
-        raise GenerationError("the engine failed", where=clip.trajectory_id, got=failure)
+            if self._leader_stopped(error):
+                return GenerationCancelled("rank 0 ended the clip", where=f"rank {self._rank}")
+            where, got = clip.trajectory_id, f"{type(error).__name__}: {error}"
+            if _is_out_of_memory(error):
+                return GenerationError(
+                    "the device ran out of memory", where=where, got=first_line(error)
+                )
+            logger.exception("clip %s, attempt %s, rank %d", where, attempt_id, self._rank)
+            return GenerationError(ENGINE_FAILED, where=where, got=got)
+
+    def meet(self) -> None:
+        """Check after a failed clip that all ranks stand at the same place; each is asked.
+
+        Raises:
+            GenerationError: they do not. Where it shows in another way this may never return.
+        """
+        assert self._mesh is not None, "there is nobody to meet"
+        meet(self._mesh)
 
     def cancel(self, attempt_id: str) -> None:
         """Stop this attempt at its next sign of progress, or before it starts."""
@@ -102,6 +173,11 @@ class ModelWorker:
             self._cancelled[attempt_id] = None
             while len(self._cancelled) > _REMEMBERED:
                 self._cancelled.popitem(last=False)
+
+    def is_cancelled(self, attempt_id: str) -> bool:
+        """Whether ``cancel`` was called with this attempt, which may wait for its turn."""
+        with self._changed:
+            return attempt_id in self._cancelled
 
     def progress(self, attempt_id: str, after: int, wait_s: float) -> list[Advanced]:
         """What the attempt showed beyond its first ``after`` signs; waits up to ``wait_s`` s."""
@@ -127,9 +203,22 @@ class ModelWorker:
             self._changed.notify_all()
 
     def _stop_if_cancelled(self, attempt_id: str) -> None:
-        with self._changed:
-            if attempt_id in self._cancelled:
-                raise GenerationCancelled("stopped on request")
+        if self.is_cancelled(attempt_id):
+            raise GenerationCancelled("stopped on request")
+
+    def _on_all_ranks(self, step: Callable[[], None]) -> None:
+        """Run the leader's step; where it raises, all ranks do."""
+        if self._mesh is None:
+            step()
+        else:
+            self._mesh.agree(step)
+
+    def _leader_stopped(self, error: Exception) -> bool:
+        if self._mesh is None:
+            return False
+        from worldstereo.parallel.mesh import LeaderStopped
+
+        return isinstance(error, LeaderStopped)
 
     def _limit_threads(self) -> None:
         # Sums are split over threads, so their rounding depends on the count.
@@ -138,12 +227,27 @@ class ModelWorker:
 
             torch.set_num_threads(self._spec.torch_threads)
 
-    def _free_device_memory(self) -> None:
+    def _recover(self) -> None:
+        """Free the device after a clip that failed; a device that is lost takes the process along.
+
+        Where another rank never entered an exchange that the device is at, this never returns.
+        """
         gc.collect()
         if self._spec.device == "cuda":
             import torch
 
-            torch.cuda.empty_cache()
+            try:
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+            except RuntimeError:
+                # After an illegal access, say, every later call of this process fails too.
+                logger.exception("rank %d ends: its device is lost", self._rank)
+                os._exit(1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # without it nobody can have raised its error
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 class _StageClock:
@@ -157,6 +261,8 @@ class _StageClock:
             self._starts.append((stage, time.perf_counter()))
 
     def seconds(self) -> dict[str, float]:
+        if not self._starts:  # of a rank that is told nothing
+            return {}
         ends = [start for _, start in self._starts[1:]] + [time.perf_counter()]
         total: dict[str, float] = {}
         for (stage, start), end in zip(self._starts, ends, strict=True):
@@ -175,10 +281,19 @@ class Worker:
         self.actor = actor
 
     @classmethod
-    def start(cls, spec: EngineSpec, options: dict[str, Any]) -> Worker:
+    def start(cls, spec: EngineSpec, rank: int, options: dict[str, Any]) -> Worker:
         """Ask Ray for the process; ``load`` waits for it."""
         remote = ray.remote(concurrency_groups={"control": 4})(ModelWorker)
-        return cls(remote.options(**options).remote(spec))
+        return cls(remote.options(**options).remote(spec, rank))
+
+    async def open_meeting(self, timeout_s: float) -> MeetingPoint:
+        """As ``ModelWorker.open_meeting``."""
+        meeting: MeetingPoint = await self.actor.open_meeting.remote(timeout_s)
+        return meeting
+
+    async def join(self, meeting: MeetingPoint, timeout_s: float) -> None:
+        """As ``ModelWorker.join``."""
+        await self.actor.join.remote(meeting, timeout_s)
 
     async def load(self) -> WorkerState:
         """As ``ModelWorker.load``."""
@@ -201,6 +316,16 @@ class Worker:
     def cancel(self, attempt_id: str) -> Any:
         """Reference to the answer of ``ModelWorker.cancel``; sent at once, await it or not."""
         return self.actor.cancel.options(concurrency_group="control").remote(attempt_id)
+
+    async def is_cancelled(self, attempt_id: str) -> bool:
+        """As ``ModelWorker.is_cancelled``."""
+        call = self.actor.is_cancelled.options(concurrency_group="control")
+        answer: bool = await call.remote(attempt_id)
+        return answer
+
+    async def meet(self) -> None:
+        """As ``ModelWorker.meet``."""
+        await self.actor.meet.remote()
 
     async def progress(self, attempt_id: str, after: int, wait_s: float) -> list[Advanced]:
         """As ``ModelWorker.progress``."""

@@ -1,5 +1,6 @@
 """A worker's own side, without Ray: progress, cancellation, failures, and one clip at a time."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,13 +92,36 @@ def test_a_failed_clip_leaves_the_worker_usable(worker: ModelWorker, clip: Clip)
     worker.generate("three", clip, 4, None)
 
 
+def test_a_device_that_is_lost_takes_the_process_along(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def illegal() -> None:
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    worker = ModelWorker(replace(spec_of("choosy"), device="cuda"))
+    worker.load()
+    with pytest.raises(GenerationError):
+        worker.generate("one", clip, 1, None)
+    assert exits == []
+    monkeypatch.setattr(torch.cuda, "synchronize", illegal)
+    with pytest.raises(GenerationError):
+        worker.generate("two", clip, 1, None)
+    assert exits == [1]
+
+
 def test_an_engine_that_is_not_there_is_named() -> None:
     with pytest.raises(ParameterError, match="engines:nothing"):
-        load_engine(spec_of("nothing"))
+        load_engine(spec_of("nothing"), None)
     with pytest.raises(ParameterError, match="no_such_module"):
-        load_engine(replace(spec_of("x"), factory="no_such_module:x"))
+        load_engine(replace(spec_of("x"), factory="no_such_module:x"), None)
     with pytest.raises(CheckpointError):
-        load_engine(spec_of("no_weights"))
+        load_engine(spec_of("no_weights"), None)
 
 
 def test_threads_are_set_for_every_clip(clip: Clip) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +14,14 @@ import pytest
 import ray
 
 from actors.engine import EngineSpec
-from actors.failures import cause_of, is_gone_for_good, process_is_gone
+from actors.failures import cause_of, is_gone_for_good
 from actors.memory_bank import BankSpec, SceneBank
-from actors.messages import Preparation, WorkerLost
-from actors.worker_group import GroupSpec, WorkerGroup
+from actors.messages import ClipReport, Preparation, WorkerLost
+from actors.worker_group import Execution, GroupSpec, WorkerGroup
 from cluster.local import ClusterError, LocalCluster
 from cluster.loopback import listeners
 from cluster.processes import is_running
-from tests.actors.engines import spec_of
+from tests.actors.engines import TWO_RANKS, fault, spec_of
 from tests.clusters import running_cluster
 from tests.deployments.fake_engine import fake_frames
 from worldstereo.config import ModelConfig, SceneParameters
@@ -32,6 +32,7 @@ from worldstereo.errors import (
     ParameterError,
     WorldStereoError,
 )
+from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.types import Clip
 
 pytestmark = pytest.mark.cluster
@@ -61,8 +62,23 @@ def cluster() -> Iterator[LocalCluster]:
     assert not folder.exists()
 
 
-def group_spec(engine: EngineSpec, workers: int = 2, start_timeout_s: float = 60) -> GroupSpec:
-    return GroupSpec(engine, workers, 0.1, 0, start_timeout_s)
+def group_spec(engine: EngineSpec, start_timeout_s: float = 60) -> GroupSpec:
+    return GroupSpec(engine, engine.parallel.world_size, 0.1, 0, start_timeout_s)
+
+
+@asynccontextmanager
+async def running_group(cluster: LocalCluster, engine: EngineSpec) -> AsyncIterator[WorkerGroup]:
+    group = await WorkerGroup.create(group_spec(engine), None)
+    try:
+        yield group
+    finally:
+        group.shutdown()
+        group.shutdown()
+        await wait_until_none_is_left(cluster)
+
+
+async def report_of(execution: Execution) -> ClipReport:
+    return await execution.report(grace_s=5, answer_s=20)
 
 
 def processes_of(cluster: LocalCluster, actor: str) -> list[int]:
@@ -82,66 +98,94 @@ async def failure_of(call: object) -> BaseException:
     return caught.value
 
 
-async def test_a_group_runs_a_clip_on_all_workers(cluster: LocalCluster, clip: Clip) -> None:
-    group = await WorkerGroup.create(group_spec(spec_of("choosy")), None)
-    states = await group.ping()
-    assert len({state.pid for state in states}) == 2
-    prepared = ray.put(clip)
+async def test_a_group_runs_a_clip_on_all_ranks(
+    cluster: LocalCluster, clip: Clip, tmp_path: Path
+) -> None:
+    async with running_group(cluster, spec_of("meeting", TWO_RANKS, str(tmp_path))) as group:
+        states = await group.ping()
+        assert len({state.pid for state in states}) == 2
+        # The ranks' store and Gloo's sockets, too, are out of other machines' reach.
+        found = listeners([state.pid for state in states])
+        assert found
+        assert [entry for entry in found if not entry.loopback] == []
+        prepared = ray.put(clip)
 
-    execution = group.execute("first", prepared, 5, None)
-    report = await execution.report()
-    assert set(report.stage_seconds) == {"encode", "denoise", "decode"}
-    np.testing.assert_array_equal(await execution.frames, fake_frames(clip))
-    assert [sign.step for sign in await group.progress("first", 1, 0)] == [1, 2, 3, 4, 5, 0]
+        execution = group.execute("first", prepared, 5, None)
+        report = await report_of(execution)
+        assert set(report.stage_seconds) == {"encode", "denoise"}
+        np.testing.assert_array_equal(await execution.frames, fake_frames(clip))
+        assert [sign.step for sign in await group.progress("first", 1, 0)] == [1, 2, 3, 4, 5]
+        assert [state.signs for state in await group.ping()] == [6, 0]  # rank 0 alone tells
 
-    execution = group.execute("second", prepared, 1, None)
-    error = cause_of(await failure_of(execution.report()))
-    assert isinstance(error, GenerationError)
-    assert error.got == "ZeroDivisionError: broke"
+        execution = group.execute("second", prepared, 400, None)
+        assert await group.progress("second", 2, 10)
+        group.cancel("second")
+        assert isinstance(await failure_of(report_of(execution)), GenerationCancelled)
+        await group.leader.cancel("third")  # before it starts
+        failure = await failure_of(report_of(group.execute("third", prepared, 400, None)))
+        assert isinstance(failure, GenerationCancelled)
+        assert await group.progress("third", 0, 0) == []
+        assert await group.is_cancelled("third")
+        assert not await group.is_cancelled("first")
 
-    group.shutdown()
-    group.shutdown()
-    await wait_until_none_is_left(cluster)
+        for kind, error in (
+            ("memory", "7 GiB are free"),
+            ("break", "ZeroDivisionError: rank 0 broke"),
+        ):
+            fault(tmp_path, kind, 0)
+            fault(tmp_path, kind, 1)
+            failure = await failure_of(report_of(group.execute(kind, prepared, 5, None)))
+            assert isinstance(failure, GenerationError)
+            assert error in (failure.got or "")
+        execution = group.execute("last", prepared, 5, None)
+        await report_of(execution)
+        np.testing.assert_array_equal(await execution.frames, fake_frames(clip))
+        assert [state.pid for state in await group.ping()] == [state.pid for state in states]
 
 
 async def test_cancel_reaches_a_running_clip(cluster: LocalCluster, clip: Clip) -> None:
-    group = await WorkerGroup.create(group_spec(spec_of("choosy"), workers=1), None)
-    execution = group.execute("attempt", ray.put(clip), 400, None)
-    assert await group.progress("attempt", 2, 10)
-    start = time.monotonic()
-    group.cancel("attempt")
-    error = cause_of(await failure_of(execution.report()))
-    assert isinstance(error, GenerationCancelled)
-    assert time.monotonic() - start < 10  # all 400 steps would take 20 s
-    (state,) = await group.ping()
-    assert state.attempt_id is None
-    group.shutdown()
-    await wait_until_none_is_left(cluster)
+    async with running_group(cluster, spec_of("choosy")) as group:
+        execution = group.execute("attempt", ray.put(clip), 400, None)
+        assert await group.progress("attempt", 2, 10)
+        start = time.monotonic()
+        group.cancel("attempt")
+        error = cause_of(await failure_of(report_of(execution)))
+        assert isinstance(error, GenerationCancelled)
+        assert time.monotonic() - start < 10  # all 400 steps would take 20 s
+        (state,) = await group.ping()
+        assert state.attempt_id is None
 
 
 async def test_a_worker_that_dies_is_noticed_at_once(cluster: LocalCluster, clip: Clip) -> None:
-    group = await WorkerGroup.create(group_spec(spec_of("choosy"), workers=1), None)
-    execution = group.execute("attempt", ray.put(clip), 3, None)
-    start = time.monotonic()
-    error = await failure_of(execution.report())
-    assert process_is_gone(error)
-    assert time.monotonic() - start < 30
-    assert is_gone_for_good(await failure_of(group.ping()))
-    group.shutdown()
+    async with running_group(cluster, spec_of("choosy")) as group:
+        execution = group.execute("attempt", ray.put(clip), 3, None)
+        start = time.monotonic()
+        error = await failure_of(report_of(execution))
+        assert isinstance(error, WorkerLost)
+        assert time.monotonic() - start < 30
+        assert isinstance(await failure_of(group.check(20)), WorkerLost)
+        assert is_gone_for_good(await failure_of(group.ping()))
 
 
 @pytest.mark.parametrize(
-    ("engine", "timeout_s", "expected"),
+    ("engine", "ranks", "timeout_s", "expected"),
     [
-        ("no_weights", 60, CheckpointError),
-        ("nothing", 60, ParameterError),
-        ("never", 3, WorkerLost),
+        ("no_weights", 1, 60, CheckpointError),
+        ("nothing", 1, 60, ParameterError),
+        ("never", 1, 3, WorkerLost),
+        ("no_weights_on_rank_1", 2, 60, CheckpointError),
+        ("dies_on_rank_1", 2, 60, WorkerLost),
     ],
 )
 async def test_a_group_comes_up_whole_or_not_at_all(
-    cluster: LocalCluster, engine: str, timeout_s: float, expected: type[WorldStereoError]
+    cluster: LocalCluster,
+    engine: str,
+    ranks: int,
+    timeout_s: float,
+    expected: type[WorldStereoError],
 ) -> None:
-    creation = WorkerGroup.create(group_spec(spec_of(engine), start_timeout_s=timeout_s), None)
+    spec = spec_of(engine, ParallelLayout(ulysses=ranks))
+    creation = WorkerGroup.create(group_spec(spec, start_timeout_s=timeout_s), None)
     assert isinstance(cause_of(await failure_of(creation)), expected)
     await wait_until_none_is_left(cluster)
 

@@ -62,5 +62,5 @@ def fake_frames(clip: Clip) -> UInt8:
     return frames
 
 
-def load(spec: EngineSpec) -> FakeEngine:
+def load(spec: EngineSpec, mesh: object) -> FakeEngine:
     return FakeEngine()

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +10,6 @@ from ray.exceptions import ActorDiedError
 from actors.messages import (
     Advanced,
     Beat,
-    ClipReport,
-    ClipRequest,
     Committed,
     Failed,
     MemoryBankLost,
@@ -22,138 +19,24 @@ from actors.messages import (
     Stopped,
     WorkerLost,
 )
-from actors.worker_group import Execution
+from actors.outcomes import OutOfStep
 from deployments import generator
-from deployments.generator import Deadlines, Generator, _ClipRun
-from worldstereo.errors import GenerationCancelled, GenerationError, MediaError
+from deployments.generator import _ClipRun
+from tests.deployments.replica_doubles import (
+    DEADLINES,
+    SIGNS,
+    Bank,
+    Group,
+    replica_of,
+    request_of,
+)
+from worldstereo.errors import GenerationError, MediaError
 
 pytestmark = pytest.mark.virtual_time
 
-DEADLINES = Deadlines(
-    beat_interval_s=0.05, beat_timeout_s=0.2, retrieve_s=0.3, step_s=0.4, commit_s=0.3
-)
-SIGNS = [Advanced("encode"), Advanced("denoise", 1, 1), Advanced("decode")]
-
-
-class Method:
-    """A remote method: ``remote`` starts the coroutine."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def options(self, **options: Any) -> "Method":
-        return self
-
-    def remote(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
-
-
-class Bank:
-    """The actor handle of a memory bank that answers after ``delay_s``."""
-
-    def __init__(
-        self,
-        *,
-        prepared: Exception | Preparation | None = None,
-        committed: Exception | bool = True,
-        wanted: bool = True,
-        delay_s: float = 0.0,
-    ) -> None:
-        self.frames: list[Any] = []
-        self._delay_s = delay_s
-        preparation = prepared or Preparation(committed=False)
-        self.prepare = Method(lambda trajectory_id: ("clip", self._answer(preparation)))
-        self.commit = Method(lambda *arguments: self._commit(committed, *arguments))
-        self.wanted = Method(lambda epoch: self._answer(wanted))
-
-    async def _answer(self, answer: Any) -> Any:
-        await asyncio.sleep(self._delay_s)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def _commit(self, answer: Any, trajectory_id: str, frames: Any, generation: Any) -> Any:
-        self.frames.append((trajectory_id, frames, generation))
-        return self._answer(answer)
-
-
-class Group:
-    """A worker group that shows ``signs``, one each ``step_s``, and ends with ``outcome``."""
-
-    def __init__(
-        self,
-        signs: list[Advanced],
-        outcome: Exception | ClipReport | None = None,
-        *,
-        step_s: float = 0.0,
-        answers: bool = True,
-        hangs: bool = False,
-    ) -> None:
-        self.cancelled: list[str] = []
-        self._signs = signs
-        self._outcome = outcome or ClipReport({"denoise": 1.0})
-        self._step_s = step_s
-        self._answers = answers
-        self._hangs = hangs
-        self._shown: list[Advanced] = []
-
-    def execute(self, attempt_id: str, clip: Any, steps: Any, scale: Any) -> Execution:
-        assert clip == "clip"
-        return Execution("frames", (asyncio.ensure_future(self._work(attempt_id)),))
-
-    async def _work(self, attempt_id: str) -> ClipReport:
-        for sign in self._signs:
-            await asyncio.sleep(self._step_s)
-            if attempt_id in self.cancelled:
-                raise GenerationCancelled("stopped")
-            self._shown.append(sign)
-        while self._hangs:
-            await asyncio.sleep(0.01)
-            if attempt_id in self.cancelled:
-                raise GenerationCancelled("stopped")
-        if isinstance(self._outcome, Exception):
-            raise self._outcome
-        return self._outcome
-
-    async def progress(self, attempt_id: str, after: int, wait_s: float) -> list[Advanced]:
-        if not self._answers:
-            await asyncio.sleep(3600)
-        if isinstance(self._outcome, ActorDiedError) and len(self._shown) == len(self._signs):
-            raise self._outcome
-        if len(self._shown) <= after:
-            await asyncio.sleep(min(wait_s, 0.01))
-        return self._shown[after:]
-
-    def cancel(self, attempt_id: str) -> None:
-        self.cancelled.append(attempt_id)
-
-
-class Answering(Group):
-    """A worker group that answers a ping, or fails it with ``error``."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        super().__init__(SIGNS)
-        self.leader = SimpleNamespace(actor="leader")
-        self.ended = False
-        self._error = error
-
-    async def ping(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def shutdown(self) -> None:
-        self.ended = True
-
-
-def replica_of(group: Answering) -> Generator:
-    replica = object.__new__(Generator)
-    replica._group, replica._deadlines, replica._ending = group, DEADLINES, False  # type: ignore[assignment]
-    return replica
-
 
 def run_of(bank: Bank, group: Any) -> _ClipRun:
-    request = ClipRequest("attempt", "epoch", "renders/a", bank, num_inference_steps=1)
-    return _ClipRun(request, group, DEADLINES)
+    return _ClipRun(request_of(bank), group, asyncio.Lock(), DEADLINES)
 
 
 async def messages(bank: Bank, group: Any) -> list[Message]:
@@ -234,6 +117,8 @@ async def test_a_bank_that_is_gone_or_silent_is_tried_again() -> None:
     ("group", "reason"),
     [
         (lambda: Group(SIGNS, ActorDiedError()), "a worker died"),
+        (lambda: Group(SIGNS, WorkerLost("rank 1 died")), "rank 1 died"),
+        (lambda: Group(SIGNS, hangs=True, error=WorkerLost("rank 1 is silent")), "1 is silent"),
         (lambda: Group(SIGNS, hangs=True), "no progress for 0.4 s"),
         (lambda: Group(SIGNS, answers=False), "did not answer for 0.25 s"),
     ],
@@ -262,26 +147,59 @@ async def test_a_clip_of_an_earlier_orchestrator_is_stopped() -> None:
 
 
 async def test_a_replica_takes_a_clip_when_its_workers_answer() -> None:
-    request = ClipRequest("attempt", "epoch", "renders/a", Bank(), num_inference_steps=1)
-    said = [message async for message in replica_of(Answering()).generate(request)]
+    said = [message async for message in replica_of(Group(SIGNS)).generate(request_of(Bank()))]
     assert said[0] == Started("leader")
     assert isinstance(said[-1], Committed)
 
 
-@pytest.mark.parametrize("error", [ActorDiedError(), TimeoutError()])
-async def test_a_replica_whose_worker_died_meanwhile_takes_no_clip(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exits: list[int] = []
-    monkeypatch.setattr(generator.os, "_exit", exits.append)
-    group = Answering(error)
-    request = ClipRequest("attempt", "epoch", "renders/a", Bank(), num_inference_steps=1)
-    (only,) = [message async for message in replica_of(group).generate(request)]
+async def test_a_replica_whose_worker_died_meanwhile_takes_no_clip(exits: list[int]) -> None:
+    group = Group(SIGNS, error=WorkerLost("gone"))
+    (only,) = [message async for message in replica_of(group).generate(request_of(Bank()))]
     assert isinstance(only, Failed)
     assert only.retry
     await asyncio.sleep(1)
     assert group.ended
     assert exits == [1]
+
+
+async def test_a_replica_whose_worker_is_silent_ends_when_serve_asks(exits: list[int]) -> None:
+    group = Group(SIGNS, error=WorkerLost("rank 1 is silent"))
+    with pytest.raises(WorkerLost):
+        await replica_of(group).check_health()
+    await asyncio.sleep(1)
+    assert group.ended
+    assert exits == [1]
+
+
+def test_ranks_on_the_coordinators_node_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {0: "b", 1: "a", 2: "b", 3: "a", 4: "b"}
+    monkeypatch.setattr(
+        generator, "placement_group_table", lambda group: {"bundles_to_node_id": nodes}
+    )
+    assert generator._bundles_of_ranks("the group") == [2, 4, 1, 3]  # type: ignore[arg-type]
+    assert generator._bundles_of_ranks(None) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "retry", "ends"),
+    [
+        (WorkerLost("rank 1 died"), True, True),
+        (OutOfStep(GenerationError("out of memory")), False, True),
+        (GenerationError("out of memory"), False, False),
+    ],
+)
+async def test_workers_that_cannot_go_on_end_the_replica(
+    outcome: Exception, retry: bool, ends: bool, exits: list[int]
+) -> None:
+    group = Group(SIGNS, outcome)
+    replica = replica_of(group)
+    said = [message async for message in replica.generate(request_of(Bank()))]
+    last = said[-1]
+    assert isinstance(last, Failed)
+    assert last.retry == retry
+    assert last.error.what in str(outcome)
+    await asyncio.sleep(1)
+    assert (group.ended, exits) == ((True, [1]) if ends else (False, []))
 
 
 async def test_when_the_caller_goes_the_workers_stop() -> None:

@@ -2,22 +2,25 @@
 
 Owns: rotary tables (also for references, which sit to the right of the target), attention over
 target and reference tokens in one row, and cross-attention to text and image whose keys and values
-may have been computed before. Leaves to others: the attention kernel, by each processor's
-``_attention_backend``, and the tokens of other ranks, by its ``_exchange``; both are set from
-outside (attention_backend.py).
+may have been computed before. Leaves to others: the attention kernel and its sharding, which
+diffusers' dispatch chooses by ``_attention_backend`` and ``_parallel_config`` of each processor;
+both are set from outside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import (
+    _templated_context_parallel_attention,
+    dispatch_attention_fn,
+)
 from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed
 from torch import Tensor
 
-from worldstereo.models.attention_fp8 import attention_fp8
+from worldstereo.models.attention_fp8 import attention_fp8, forward_of_ulysses
 
 # ``_attention_backend`` for which diffusers has no name: ours in 8 bits.
 FP8 = "fp8"
@@ -31,25 +34,6 @@ class KeyValue(NamedTuple):
 
     key: Tensor
     value: Tensor
-
-
-TensorStep = Callable[[Tensor], Tensor]
-
-
-class Exchange(Protocol):
-    """What the ranks that share a pass do around attention: parallel/sequence.py has it."""
-
-    def start(self, mine: Tensor) -> Tensor:
-        """Begin to give away heads for tokens."""
-        ...
-
-    def finish(self, started: Tensor) -> Tensor:
-        """All tokens of this rank's heads."""
-        ...
-
-    def back(self, mixed: Tensor) -> Tensor:
-        """This rank's tokens of all heads."""
-        ...
 
 
 # What cross-attention looks at: embedded tokens [B, tokens, width], or one block's keys and values.
@@ -146,7 +130,7 @@ class SelfAttentionProcessor:
     """Self-attention over a row of tokens, of which the first ones may be all that look."""
 
     _attention_backend: Any = None
-    _exchange: Exchange | None = None
+    _parallel_config: Any = None
 
     def __call__(
         self,
@@ -175,31 +159,31 @@ class SelfAttentionProcessor:
         assert rotary_emb is not None
         cos, sin = rotary_emb
         heads = (attn.heads, -1)
-        start, finish, back = self._steps()
-        # Values first: where tokens are exchanged, they travel while keys and queries are made.
-        value = start(attn.to_v(hidden_states).unflatten(2, heads))
-        key = attn.norm_k(attn.to_k(hidden_states)).unflatten(2, heads)
-        key = start(rotate(key, rotary_emb))
-        query = attn.norm_q(attn.to_q(hidden_states[:, :queries])).unflatten(2, heads)
-        query = start(rotate(query, (cos[:, :queries], sin[:, :queries])))
-        mixed = attend(finish(query), finish(key), finish(value), self._attention_backend)
-        return cast(Tensor, attn.to_out[0](back(mixed).flatten(2, 3).type_as(hidden_states)))
+        looking = hidden_states[:, :queries]
+        looking_rotary = (cos[:, :queries], sin[:, :queries])
+        query = rotate(attn.norm_q(attn.to_q(looking)).unflatten(2, heads), looking_rotary)
+        key = rotate(attn.norm_k(attn.to_k(hidden_states)).unflatten(2, heads), rotary_emb)
+        value = attn.to_v(hidden_states).unflatten(2, heads)
+        mixed = self._attend(query, key, value)
+        return cast(Tensor, attn.to_out[0](mixed.flatten(2, 3).type_as(query)))
 
-    def _steps(self) -> tuple[TensorStep, TensorStep, TensorStep]:
-        if self._exchange is None:
-            return _same, _same, _same
-        return self._exchange.start, self._exchange.finish, self._exchange.back
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
-    """Attention without a mask of [B, tokens, heads, head size] by a backend; see there."""
-    if backend == FP8:
-        return attention_fp8(query, key, value)
-    return cast(Tensor, dispatch_attention_fn(query, key, value, backend=backend))
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, queries, heads, head size] over all keys, of all ranks where tokens are split."""
+        parallel = self._parallel_config
+        if self._attention_backend != FP8:
+            mixed = dispatch_attention_fn(
+                query, key, value, backend=self._attention_backend, parallel_config=parallel
+            )
+        elif parallel is None:
+            mixed = attention_fp8(query, key, value)
+        else:
+            mixed = _templated_context_parallel_attention(
+                *(query, key, value),
+                forward_op=forward_of_ulysses,
+                backward_op=None,
+                _parallel_config=parallel,
+            )
+        return cast(Tensor, mixed)
 
 
 def text_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:
@@ -219,10 +203,12 @@ def image_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:
 class ContextAttentionProcessor:
     """Cross-attention of the target tokens to image and text: two attentions, added.
 
-    Every rank holds the whole context, so nothing is exchanged.
+    The context is whole on every rank of a sharded model, so ``_parallel_config`` may be set but
+    is not used here.
     """
 
     _attention_backend: Any = None
+    _parallel_config: Any = None
 
     def __call__(
         self,
@@ -258,5 +244,11 @@ class ContextAttentionProcessor:
         return cast(Tensor, attn.to_out[0](from_text + from_image))
 
     def _attend(self, query: Tensor, context: KeyValue) -> Tensor:
-        mixed = attend(query, context.key, context.value, self._attention_backend)
-        return mixed.flatten(2, 3).type_as(query)
+        mixed = dispatch_attention_fn(
+            query,
+            context.key,
+            context.value,
+            backend=self._attention_backend,
+            parallel_config=None,
+        )
+        return cast(Tensor, mixed.flatten(2, 3).type_as(query))

@@ -42,9 +42,8 @@ def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     largest = values.abs().amax(dim=-1, keepdim=True).float()
     scale = (largest / _LARGEST).clamp_min(_SMALLEST)
-    # A product, not a quotient: dividing each number takes longer than all the rest. Clamped:
-    # rounding could step over the largest number, which has no infinity behind it.
-    scaled = (values.float() * scale.reciprocal()).clamp(-_LARGEST, _LARGEST)
+    # Clamped: rounding could step over the largest number, which has no infinity behind it.
+    scaled = (values.float() / scale).clamp(-_LARGEST, _LARGEST)
     return scaled.to(FLOAT8), scale
 
 

@@ -1,6 +1,6 @@
 """Applies parallelism, compilation and sharded weights to a transformer: the one place that does.
 
-The order matters: 8-bit layers, sequence parallelism of self-attention and the token boundaries,
+The order matters: 8-bit layers, context parallelism of self-attention and the token boundaries,
 then compilation of each block, then fully sharded weights block by block and at last the root.
 All of it may be done to a model on the meta device; checkpoint.py then fills what each rank
 holds. The model itself knows no ranks.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 from torch import nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 
@@ -20,7 +21,7 @@ from worldstereo.models.attention_backend import attention_backend, set_attentio
 from worldstereo.models.float8 import check_float8, use_float8
 from worldstereo.models.transformer import WorldStereoTransformer
 from worldstereo.parallel.mesh import ULYSSES, ParallelMesh
-from worldstereo.parallel.sequence import GatherTokens, HeadExchange, SplitTokens
+from worldstereo.parallel.sequence import GatherTokens, SplitTokens
 from worldstereo.parallel.weights import shard_weights
 
 # What is called on a model or block beside ``forward`` and reads their weights.
@@ -67,14 +68,21 @@ def _check_options(mesh: ParallelMesh, options: ComputeOptions) -> None:
 
 def _split_tokens(model: WorldStereoTransformer, mesh: ParallelMesh, attention: str) -> None:
     """Self-attention over all ranks' tokens; everything else over this rank's own."""
-    backend = attention_backend(attention, mesh.device)
-    if mesh.layout.ulysses == 1:
+    several = mesh.layout.ulysses > 1
+    backend = attention_backend(attention, mesh.device, context_parallel=several)
+    if not several:
         set_attention(model, backend, None)
         return
     assert mesh.device_mesh is not None
-    row = mesh.device_mesh[ULYSSES]
-    set_attention(model, backend, HeadExchange(row))
-    model.split_tokens, model.gather_tokens = SplitTokens(row), GatherTokens(row)
+    # Not diffusers' enable_parallelism: its plan knows neither ControlNet nor references, and it
+    # refuses a CPU.
+    config = ParallelConfig(
+        context_parallel_config=ContextParallelConfig(ulysses_degree=mesh.layout.ulysses)
+    )
+    config.setup(mesh.rank, mesh.size, mesh.device, mesh=mesh.device_mesh)
+    set_attention(model, backend, config)
+    model.split_tokens = SplitTokens(mesh.device_mesh[ULYSSES])
+    model.gather_tokens = GatherTokens(mesh.device_mesh[ULYSSES])
 
 
 def compile_blocks(model: WorldStereoTransformer, backend: str = "inductor") -> None:

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from worldstereo.parallel.layout import ParallelLayout, check_world_size
 
-CFG, ULYSSES = "cfg", "ulysses"
+CFG, RING, ULYSSES = "cfg", "ring", "ulysses"
 
 
 class ParallelMesh:
@@ -30,7 +30,8 @@ class ParallelMesh:
         layout: the degrees.
         rank: 0 leads.
         device: of this rank.
-        device_mesh: [cfg, ulysses]; None with one rank.
+        device_mesh: [cfg, ring, ulysses], ring always 1: the shape that diffusers' context
+            parallelism asks for; None with one rank.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class ParallelMesh:
             device_id=device if device.type == "cuda" else None,
         )
         check_world_size(layout, dist.get_world_size())
-        shape = (layout.cfg, layout.ulysses)
-        mesh = init_device_mesh(device.type, shape, mesh_dim_names=(CFG, ULYSSES))
+        shape = (layout.cfg, 1, layout.ulysses)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=(CFG, RING, ULYSSES))
         return cls(layout, rank, device, mesh)
 
     @property

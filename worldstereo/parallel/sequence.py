@@ -1,9 +1,8 @@
-"""How the tokens of a pass are split over ranks, exchanged for attention and put together again.
+"""Where a transformer's tokens are split over the ranks of a pass, and put together again.
 
-Two modules take the place of a model's token boundaries; tokens lie on dimension 1. Between the
-two every rank works on its own contiguous part. Self-attention alone sees the others': each rank
-exchanges its part of all heads for all tokens of its part of the heads, and back (DeepSpeed
-Ulysses, Jacobs et al., 2023, arXiv 2309.14509).
+Two modules that take the place of a model's token boundaries. Tokens lie on dimension 1. Between
+the two, every rank works on its own contiguous part; only self-attention sees the others', through
+diffusers' context parallelism (models/parallelize.py).
 """
 
 from __future__ import annotations
@@ -48,60 +47,3 @@ class GatherTokens(nn.Module):
         parts = [torch.empty_like(tokens) for _ in range(self._parts)]
         dist.all_gather(parts, tokens.contiguous(), group=self._group)
         return torch.cat(parts, dim=1)
-
-
-class HeadExchange:
-    """All tokens of some heads for some tokens of all heads, and back.
-
-    An exchange is started as soon as its tensor is there and waited for when it is needed, so that
-    it runs beside what is computed meanwhile: diffusers' own context parallelism waits for each,
-    which costs a clip on two GPUs 3 % (docs/performance.md). Any order of tokens will do: no mask,
-    and their positions are in the queries and keys.
-
-    Args:
-        mesh: one-dimensional, the ranks that share a pass.
-    """
-
-    def __init__(self, mesh: DeviceMesh) -> None:
-        self._parts, self._group = mesh.size(), mesh.get_group().group_name
-
-    def start(self, mine: Tensor) -> Tensor:
-        """Send each rank its heads of this rank's tokens.
-
-        Args:
-            mine: [B, tokens, heads, head size].
-
-        Returns:
-            What ``finish`` takes; nothing else may look at it.
-        """
-        batch, tokens, heads, size = mine.shape
-        by_rank = mine.reshape(batch, tokens, self._parts, heads // self._parts, size)
-        return self._exchange(by_rank.permute(2, 0, 1, 3, 4).contiguous())
-
-    def finish(self, started: Tensor) -> Tensor:
-        """[B, tokens of all ranks, heads / ranks, head size], rank by rank."""
-        by_rank: Tensor = torch.ops._c10d_functional.wait_tensor(started)
-        return by_rank.transpose(0, 1).flatten(1, 2)
-
-    def back(self, mixed: Tensor) -> Tensor:
-        """Send each rank its tokens of this rank's heads, and wait for its own.
-
-        Args:
-            mixed: [B, tokens of all ranks, heads / ranks, head size].
-
-        Returns:
-            [B, tokens, heads, head size].
-        """
-        batch, tokens, heads, size = mixed.shape
-        by_rank = mixed.reshape(batch, self._parts, tokens // self._parts, heads, size)
-        sent = self._exchange(by_rank.transpose(0, 1).contiguous())
-        by_head: Tensor = torch.ops._c10d_functional.wait_tensor(sent)
-        return by_head.permute(1, 2, 0, 3, 4).flatten(2, 3)
-
-    def _exchange(self, by_rank: Tensor) -> Tensor:
-        """[ranks, ...] -> [ranks, ...]: the first index is the receiver's, then the sender's."""
-        sizes = [1] * self._parts
-        exchanged: Tensor = torch.ops._c10d_functional.all_to_all_single(
-            by_rank, sizes, sizes, self._group
-        )
-        return exchanged
