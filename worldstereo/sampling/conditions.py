@@ -133,6 +133,10 @@ class LatentConditions:
         ones = latents.new_ones(1, MASK_CHANNELS, *latents.shape[2:])
         return torch.cat([latents, ones, latents], dim=1)
 
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._zero_latents.clear()
+
     def _start_as_video(self, image: torch.Tensor, frames: int) -> torch.Tensor:
         zeros = image.new_zeros(1, 3, PIXEL_FRAMES * (frames - 1), *image.shape[2:])
         return self._vae.encode_causal(torch.cat([image[:, :, None], zeros], dim=2))
@@ -195,6 +199,12 @@ class ConditionEncoder:
             guidance=guidance,
             references=self._references(inputs, image) if self._memory else None,
         )
+
+    def forget(self) -> None:
+        """Drop embeddings and latents that are kept for later clips."""
+        self._latents.forget()
+        if self._text_encoder is not None:
+            self._text_encoder.forget()
 
     def _references(self, inputs: ClipInputs, image: torch.Tensor) -> ReferenceConditions:
         video, rows, rows_ref = inputs.reference_video, inputs.camera_qt, inputs.camera_qt_ref

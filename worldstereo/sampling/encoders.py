@@ -76,7 +76,7 @@ class TextEncoder:
         return self._embeddings[text]
 
     def forget(self) -> None:
-        """Drop what is remembered: ranks that share sharded weights must all know the same."""
+        """Drop what is remembered."""
         self._embeddings.clear()
 
     @torch.no_grad()

@@ -279,7 +279,6 @@ class WorldStereo:
             LeaderStopped: on another rank than the leader, whose ``on_stage`` raised; of all
                 ranks' ``on_stage`` the leader's alone is called.
         """
-
         tell = on_stage or (lambda progress: None)
 
         def begin(progress: Progress) -> None:
@@ -291,6 +290,7 @@ class WorldStereo:
         steps = denoising_steps(num_inference_steps, self.variant, self.config)
         scale = used_guidance(guidance_scale, self.variant)
         prompts = Prompts(clip.prompt, self.config.negative_prompt, None, scale)
+        finished = False
         try:
             begin(Progress("encode"))
             noise = clip_noise(clip.seed, clip.draw, self._latent_shape(inputs), self.device)
@@ -301,15 +301,21 @@ class WorldStereo:
                 noise, conditions, steps, lambda done, of: tell(Progress("denoise", done, of))
             )
             begin(Progress("decode"))
-            return to_pixels(self.vae.decode(latents))
+            frames = to_pixels(self.vae.decode(latents))
+            finished = True
+            return frames
         except torch.OutOfMemoryError as error:
-            self._forget()
             raise GenerationError(
                 "the device ran out of memory",
                 where=clip.trajectory_id,
                 got=str(error).partition("\n")[0],
                 fix="give the replica a larger device, or use a smaller working size",
             ) from error
+        finally:
+            if not finished:
+                # Ranks may have come to different points; what one of them remembers, and does
+                # not compute again with the others, must be the same on all.
+                self._encoder.forget()
 
     def frames_of(self, latents: torch.Tensor, output_type: OutputType) -> torch.Tensor | Float32:
         """What a call returns for these latents.
@@ -364,11 +370,6 @@ class WorldStereo:
             return draw_noise(shape, generator, self.device)
         check_tensor("latents", latents, shape)
         return latents.to(self.device, torch.float32, copy=True)
-
-    def _forget(self) -> None:
-        """After a failure: ranks that came to different points remember different things."""
-        if self.text_encoder is not None:
-            self.text_encoder.forget()
 
     def _denoise(
         self, noise: torch.Tensor, conditions: Conditions, steps: int, on_step: OnStep | None
