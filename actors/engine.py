@@ -7,17 +7,22 @@ through the very same path. Nothing here imports torch before an engine is loade
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from worldstereo.config import Variant
+from worldstereo.config import ComputeOptions, Variant
 from worldstereo.errors import ParameterError
 from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.types import Clip, Progress, UInt8
 
 if TYPE_CHECKING:
     from worldstereo.parallel.mesh import ParallelMesh
+
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class ClipEngine(Protocol):
@@ -62,16 +67,23 @@ class EngineSpec:
         torch_threads: CPU threads of the process; None leaves torch's choice.
         local_files_only: whether the Hub must not be asked.
         parallel: the ranks that share a clip.
+        options: attention backend, compilation, 8-bit products.
+        encoder_precision: dtype of the text and image encoders.
+        compile_cache: folder on a local disk where compiled code is kept for the next start;
+            None leaves torch's choice.
     """
 
     factory: str
     source: str
     variant: Variant
     device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     torch_threads: int | None
     local_files_only: bool
     parallel: ParallelLayout = field(default_factory=ParallelLayout)
+    options: ComputeOptions = field(default_factory=ComputeOptions)
+    encoder_precision: Precision = "float32"
+    compile_cache: Path | None = None
 
 
 def load_engine(spec: EngineSpec, mesh: ParallelMesh | None) -> ClipEngine:
@@ -102,16 +114,25 @@ def load_engine(spec: EngineSpec, mesh: ParallelMesh | None) -> ClipEngine:
 
 
 def load_worldstereo(spec: EngineSpec, mesh: ParallelMesh | None) -> ClipEngine:
-    """The real engine: ``WorldStereo.from_pretrained`` on the worker's device."""
+    """The real engine: ``WorldStereo.from_pretrained`` on the worker's device, warmed up."""
+    if spec.compile_cache is not None:
+        # This process is the worker's own; torch asks its environment when it first compiles.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(spec.compile_cache.expanduser().absolute())
     import torch
 
     from worldstereo import WorldStereo
 
-    return WorldStereo.from_pretrained(
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    model = WorldStereo.from_pretrained(
         spec.source,
         subfolder=spec.variant,
         local_files_only=spec.local_files_only,
         device=spec.device,
-        dtype={"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.precision],
+        dtype=dtypes[spec.precision],
+        encoder_dtype=dtypes[spec.encoder_precision],
+        options=spec.options,
         mesh=mesh,
     )
+    if spec.options.compile:
+        model.warm_up()
+    return model

@@ -61,6 +61,7 @@ from worldstereo.sampling.inputs import (
 from worldstereo.sampling.noise import clip_noise, draw_noise
 from worldstereo.sampling.schedules import DistilledSchedule, Schedule, UniPCSchedule
 from worldstereo.sampling.vae import KeyframeVAE
+from worldstereo.sampling.warm_up import warm_up
 from worldstereo.types import Clip, Float32, Progress, UInt8
 
 
@@ -316,6 +317,13 @@ class WorldStereo:
                 # Ranks may have come to different points; what one of them remembers, and does
                 # not compute again with the others, must be the same on all.
                 self._encoder.forget()
+
+    def warm_up(self) -> list[tuple[int, int]]:
+        """Compile what is compiled, so that no clip waits for it; the sizes that were run.
+
+        All ranks must call it together.
+        """
+        return warm_up(self.transformer, self.config)
 
     def frames_of(self, latents: torch.Tensor, output_type: OutputType) -> torch.Tensor | Float32:
         """What a call returns for these latents.
