@@ -2,15 +2,14 @@
 
 ``python -m benchmarks.sharding [--attention NAME] [--flash3 FOLDER]`` on a machine with two GPUs.
 Random bf16 weights at full size, 480x768, 21 keyframes, 8 references, blocks compiled. Both ranks
-measure one GPU at the same time, as two replicas would; then they share: tokens (ulysses 2),
-guidance (cfg 2), weights too (fsdp), and the VAE's frames. Medians of three runs after warm-up.
-Agreement: of sharded with unsharded outputs, and of bf16 with the recorded float32 cases.
+measure one GPU at the same time, as two replicas would; then they share guidance (cfg 2), tokens
+(ulysses 2) and the VAE's frames. Medians of three runs after warm-up, all of one model. Agreement:
+of sharded with unsharded outputs, and of bf16 with the recorded float32 cases.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
 
 from benchmarks import flash_attention_3
 from benchmarks.environment import write_result
@@ -38,68 +38,73 @@ from benchmarks.full_size_model import (
 )
 from tests.golden.check_transformer import build_case, inputs_of
 from worldstereo.config import ComputeOptions
-from worldstereo.models.parallelize import parallelize_transformer
+from worldstereo.models.parallelize import parallelize_transformer, split_tokens
 from worldstereo.parallel.layout import ParallelLayout
-from worldstereo.parallel.mesh import ParallelMesh
+from worldstereo.parallel.mesh import CFG, RING, ULYSSES, ParallelMesh
 from worldstereo.sampling.vae import KeyframeVAE
 
 VARIANT = "worldstereo-memory"
 REFERENCES = 8
-LAYOUTS = (
-    ParallelLayout(),
-    ParallelLayout(ulysses=2),
-    ParallelLayout(cfg=2),
-    ParallelLayout(ulysses=2, fsdp=True),
-)
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "transformer"
 # Published code on one and two H200.
 PUBLISHED_S = {"one GPU": 5.18, "two GPUs": 2.84}
 
 
-def timed(work: Callable[[], Any]) -> dict[str, Any]:
-    """Seconds, with all ranks at the same point, and the peak of this rank's memory."""
-    work()
+def timed(work: Callable[[], torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor]:
+    """Seconds and the peak of this rank's memory, after a warm-up, whose result comes with it."""
+    result = work()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     runs = seconds(work)
     peak = torch.cuda.max_memory_allocated()
-    return {"seconds": statistics.median(runs), "runs_s": runs, "peak_bytes": peak}
+    return {"seconds": statistics.median(runs), "runs_s": runs, "peak_bytes": peak}, result
 
 
-def share(found: dict[str, Any], name: str, row: dict[str, Any], rank: int) -> None:
-    """Keep and print a row of rank 0."""
+def keep(
+    found: dict[str, Any], name: str, work: Callable[[], torch.Tensor], rank: int
+) -> torch.Tensor:
+    """Measure, keep and, on rank 0, print a row; the result of the work."""
+    row, result = timed(work)
     found[name] = row
     if rank == 0:
         shown = {key: round(value, 5) for key, value in row.items() if isinstance(value, float)}
-        print(f"{name:34} {shown}  peak {row.get('peak_bytes', 0) / 1e9:.1f} GB", flush=True)
+        print(f"{name:34} {shown}  peak {row['peak_bytes'] / 1e9:.1f} GB", flush=True)
+    return result
 
 
 @torch.no_grad()
 def transformer_rows(
-    mesh: ParallelMesh, options: ComputeOptions, found: dict[str, Any], rank: int
-) -> torch.Tensor:
-    """A forward and a guided step of a transformer over this mesh."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch._dynamo.reset()
+    mesh: ParallelMesh, join: Callable[[ParallelLayout], ParallelMesh], attention: str, rank: int
+) -> tuple[dict[str, Any], ParallelMesh]:
+    """One model on one GPU, then with guidance shared, then with tokens shared."""
+    found: dict[str, Any] = {}
+    options = ComputeOptions(compile=True, attention=attention)
     model = random_transformer(VARIANT, mesh, options)
     inputs = with_shared_parts(model, random_inputs(VARIANT, REFERENCES, mesh.device))
-    name = str(mesh.layout)
-    if mesh.layout.cfg == 1:
-        share(found, f"forward, {name}", timed(lambda: model(**inputs)), rank)
-    if mesh.size == 1:
-        share(found, f"guided step, {name}", timed(lambda: guided_step(model, inputs)), rank)
-    if mesh.layout.cfg == 2:
+    plain = keep(found, "forward, one GPU", lambda: model(**inputs), rank).float()
+    found["weights_bytes"] = sum(p.nbytes for p in model.parameters())
+    one = with_shared_parts(model, random_inputs(VARIANT, 1, mesh.device))
+    keep(found, "forward, one GPU, 1 reference", lambda: model(**one), rank)
+    unshared = keep(found, "guided step, one GPU", lambda: guided_step(model, inputs), rank)
 
-        def own_branch() -> torch.Tensor:
-            conditional, unconditional = mesh.both_branches(model(**inputs).float())
-            return unconditional + 5.0 * (conditional - unconditional)
+    guided = join(ParallelLayout(cfg=2))
 
-        share(found, f"guided step, {name}", timed(own_branch), rank)
-    weights = sum(getattr(p, "to_local", lambda p=p: p)().nbytes for p in model.parameters())
-    found[f"weights_bytes, {name}"] = weights
-    output: torch.Tensor = model(**inputs).float()
-    return output
+    def own_branch() -> torch.Tensor:
+        conditional, unconditional = guided.both_branches(model(**inputs).float())
+        return unconditional + 5.0 * (conditional - unconditional)
+
+    shared = keep(found, "guided step, two GPUs", own_branch, rank)
+    found["relative_l2, guidance shared"] = relative_l2(shared, unshared.float())
+
+    # The same process groups, seen as one row.
+    row = init_device_mesh("cuda", (1, 1, 2), mesh_dim_names=(CFG, RING, ULYSSES))
+    tokens = ParallelMesh(ParallelLayout(ulysses=2), rank, mesh.device, row)
+    torch._dynamo.reset()
+    split_tokens(model, tokens, attention)
+    inputs = with_shared_parts(model, random_inputs(VARIANT, REFERENCES, mesh.device))
+    output = keep(found, "forward, two GPUs", lambda: model(**inputs), rank).float()
+    found["relative_l2, tokens shared"] = relative_l2(output, plain)
+    return found, tokens
 
 
 def vae_rows(mesh: ParallelMesh, found: dict[str, Any], rank: int) -> None:
@@ -108,14 +113,15 @@ def vae_rows(mesh: ParallelMesh, found: dict[str, Any], rank: int) -> None:
     with torch.device(mesh.device):
         vae = AutoencoderKLWan().eval().requires_grad_(False)
         video = torch.rand(1, 3, FRAMES, HEIGHT, WIDTH) * 2 - 1
-    keyframes = KeyframeVAE(vae, mesh=mesh)
-    latents = keyframes.encode(video)
-    share(found, f"VAE encode, {mesh.layout}", timed(lambda: keyframes.encode(video)), rank)
-    share(found, f"VAE decode, {mesh.layout}", timed(lambda: keyframes.decode(latents)), rank)
+    for gpus, ranks in (("one GPU", ParallelMesh.single(mesh.device)), ("two GPUs", mesh)):
+        keyframes = KeyframeVAE(vae, mesh=ranks)
+        latents = keyframes.encode(video)
+        keep(found, f"VAE encode, {gpus}", lambda: keyframes.encode(video), rank)  # noqa: B023
+        keep(found, f"VAE decode, {gpus}", lambda: keyframes.decode(latents), rank)  # noqa: B023
 
 
 @torch.no_grad()
-def golden_rows(mesh: ParallelMesh, found: dict[str, Any], attention: str) -> None:
+def golden_rows(mesh: ParallelMesh, found: dict[str, Any]) -> None:
     """Recorded float32 outputs against bf16 on this device, alone and over the mesh."""
     recorded = json.loads((GOLDEN / "transformer.json").read_text())
     outputs = load_file(GOLDEN / "transformer.safetensors")
@@ -127,8 +133,9 @@ def golden_rows(mesh: ParallelMesh, found: dict[str, Any], attention: str) -> No
         }
 
         def output(over: ParallelMesh) -> torch.Tensor:
-            model = build_case(case, tiny, salt).to(over.device, torch.bfloat16)  # noqa: B023
-            parallelize_transformer(model, over, ComputeOptions(attention=attention))
+            model = build_case(case, tiny, salt)  # noqa: B023
+            model = torch.nn.Module.to(model, over.device, torch.bfloat16)
+            parallelize_transformer(model, over, ComputeOptions())
             result: torch.Tensor = model(**inputs).float()  # noqa: B023
             return result
 
@@ -144,32 +151,37 @@ def relative_l2(actual: torch.Tensor, expected: torch.Tensor) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
-def run(rank: int, arguments: argparse.Namespace, layout: ParallelLayout, folder: str) -> None:
-    """One layout, in processes of its own: what a replica's workers are."""
+def run(rank: int, arguments: argparse.Namespace, folder: str) -> None:
     if arguments.flash3:
         flash_attention_3.provide(arguments.flash3)
     device = torch.device("cuda", rank)
     torch.cuda.set_device(device)
-    options = ComputeOptions(compile=not arguments.eager, attention=arguments.attention)
-    found: dict[str, Any] = {}
-    if layout.world_size == 1:
-        mesh = ParallelMesh.single(device)
-    else:
+
+    def join(layout: ParallelLayout) -> ParallelMesh:
         store = dist.FileStore(f"{folder}/{layout}", layout.world_size)
-        mesh = ParallelMesh.join(layout, rank=rank, store=store, device=device, timeout_s=300)
-    output = transformer_rows(mesh, options, found, rank)
-    if layout.cfg == 1 and not layout.fsdp:
-        vae_rows(mesh, found, rank)
-    if layout == ParallelLayout(ulysses=2):
-        golden_rows(mesh, found, arguments.attention)
-    plain = Path(folder, f"plain{rank}.pt")
-    if layout.world_size == 1:
-        torch.save(output, plain)
-    else:
-        found[f"relative_l2, {layout}"] = relative_l2(output, torch.load(plain, device))
+        return ParallelMesh.join(layout, rank=rank, store=store, device=device, timeout_s=300)
+
+    found: dict[str, Any] = {"attention": arguments.attention, "published_s": PUBLISHED_S}
+    rows, mesh = transformer_rows(ParallelMesh.single(device), join, arguments.attention, rank)
+    found |= rows
+
+    def speedup(what: str) -> float:
+        one, two = (found[f"{what}, {gpus}"]["seconds"] for gpus in ("one GPU", "two GPUs"))
+        return one / two
+
+    found["speedup"] = {what: speedup(what) for what in ("forward", "guided step")}
+    found["guided_step_ratio"] = (
+        found["guided step, one GPU"]["seconds"] / found["forward, one GPU"]["seconds"]
+    )
     if rank == 0:
-        Path(folder, f"{layout}.json").write_text(json.dumps(found))
-    torch.cuda.synchronize()
+        write_result(arguments.name, found)  # what is there, should the rest fail
+    vae_rows(mesh, found, rank)
+    golden_rows(mesh, found)
+    if rank == 0:
+        for key, value in found.items():
+            if not isinstance(value, dict) or "runs_s" not in value:
+                print(key, value)
+        write_result(arguments.name, found)
     mesh.leave()
 
 
@@ -177,25 +189,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--flash3", type=Path)
-    parser.add_argument("--eager", action="store_true", help="without compilation")
     parser.add_argument("--name", default="sharding", help="stem of the result file")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {"attention": arguments.attention, "published_s": PUBLISHED_S}
     with tempfile.TemporaryDirectory() as folder:
-        for layout in LAYOUTS:
-            torch.multiprocessing.spawn(run, args=(arguments, layout, folder), nprocs=2)
-            found |= json.loads(Path(folder, f"{layout}.json").read_text())
-    forward, guided = (
-        {str(layout): found.get(f"{what}, {layout}", {}).get("seconds") for layout in LAYOUTS}
-        for what in ("forward", "guided step")
-    )
-    one = str(LAYOUTS[0])
-    found["ulysses_speedup"] = forward[one] / forward[str(ParallelLayout(ulysses=2))]
-    found["guidance_speedup"] = guided[one] / guided[str(ParallelLayout(cfg=2))]
-    for key, value in found.items():
-        if not isinstance(value, dict) or "runs_s" not in value:
-            print(key, value)
-    write_result(arguments.name, found)
+        torch.multiprocessing.spawn(run, args=(arguments, folder), nprocs=2)
 
 
 if __name__ == "__main__":

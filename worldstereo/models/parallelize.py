@@ -46,7 +46,7 @@ def parallelize_transformer(
     _check_options(mesh, options)
     if options.fp8:
         use_float8(model)
-    _split_tokens(model, mesh, options.attention)
+    split_tokens(model, mesh, options.attention)
     if options.compile:
         compile_blocks(model)
     if mesh.layout.fsdp:
@@ -66,8 +66,14 @@ def _check_options(mesh: ParallelMesh, options: ComputeOptions) -> None:
         )
 
 
-def _split_tokens(model: WorldStereoTransformer, mesh: ParallelMesh, attention: str) -> None:
-    """Self-attention over all ranks' tokens; everything else over this rank's own."""
+def split_tokens(model: WorldStereoTransformer, mesh: ParallelMesh, attention: str) -> None:
+    """Self-attention over all ranks' tokens; everything else over this rank's own.
+
+    Args:
+        model: changed in place.
+        mesh: the ranks; nothing is split where one runs a pass.
+        attention: name of the backend.
+    """
     several = mesh.layout.ulysses > 1
     backend = attention_backend(attention, mesh.device, context_parallel=several)
     if not several:
