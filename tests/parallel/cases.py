@@ -10,9 +10,12 @@ from tests.parallel.ranks import Rank
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
 from worldstereo.config import Variant, is_distilled, uses_memory
+from worldstereo.errors import GenerationCancelled
+from worldstereo.geometry.render import render_points_over
 from worldstereo.parallel.layout import ParallelLayout
-from worldstereo.parallel.mesh import ParallelMesh
+from worldstereo.parallel.mesh import LeaderStopped, ParallelMesh
 from worldstereo.sampling.inputs import clip_inputs
+from worldstereo.types import Progress
 
 # Five frames are uneven over 2 and over 4 ranks; 16 tokens a frame divide by both.
 FRAMES, HEIGHT, WIDTH = 5, 64, 64
@@ -23,7 +26,7 @@ STEPS = 3
 class Case:
     variant: Variant
     references: int
-    layout: ParallelLayout = ParallelLayout()
+    layout: ParallelLayout
 
     def __str__(self) -> str:
         return f"{self.variant}, {self.references} references, {self.layout}"
@@ -90,16 +93,50 @@ def held_bytes(model: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in local)
 
 
-def run_frames(rank: Rank, frames: list[int]) -> dict[int, tuple[Tensor, Tensor]]:
-    """Keyframe latents and decoded frames for several counts of frames."""
+def run_frames(rank: Rank, frames: list[int]) -> dict[int, tuple[Tensor, ...]]:
+    """Keyframe latents, decoded frames and point renders for several counts of frames."""
     results = {}
     mesh = rank.join(ParallelLayout(ulysses=2))
     vae = load("worldstereo-camera", mesh).vae
     for count in frames:
         latents = vae.encode(video(count))
-        results[count] = (latents, vae.decode(latents))
+        render = render_points_over(mesh, *cloud(count))
+        parts = (render.rgb, render.hole_mask, render.nearest_z)
+        results[count] = (latents, vae.decode(latents), *parts)
     mesh.leave()
     return results
+
+
+def cloud(frames: int) -> tuple[Any, ...]:
+    """Points, colours and cameras that move past them: arguments of ``render_points``."""
+    random = torch.Generator().manual_seed(5)
+    points = torch.rand(500, 3, generator=random) * 2 + torch.tensor([-1.0, -1.0, 2.0])
+    poses = torch.eye(4).repeat(frames, 1, 1)
+    poses[:, 0, 3] = torch.linspace(0, 1, frames)
+    k = torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]).repeat(frames, 1, 1)
+    return points, torch.rand(500, 3, generator=random), poses, k, 32, 48
+
+
+def run_stopped(rank: Rank) -> dict[str, Any]:
+    """A clip that the leader stops in its second step, and the one after it."""
+    mesh = rank.join(ParallelLayout(ulysses=2, fsdp=True))
+    model = load("worldstereo-memory-dmd", mesh)
+    clip = make_clip(HEIGHT, WIDTH, model.config.nframe, 1)
+    seen: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        seen.append(progress)
+        if progress.step == 2:
+            raise GenerationCancelled("stopped on request")
+
+    ended = ""
+    try:
+        model.generate(clip, num_inference_steps=STEPS, on_stage=stop)
+    except (GenerationCancelled, LeaderStopped) as error:
+        ended = type(error).__name__
+    frames = model.generate(clip, num_inference_steps=STEPS)
+    mesh.leave()
+    return {"ended": ended, "seen": [(p.stage, p.step) for p in seen], "frames": frames}
 
 
 def video(frames: int) -> Tensor:

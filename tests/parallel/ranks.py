@@ -1,4 +1,4 @@
-"""Runs a function on several ranks, each a process of its own, and brings back what each returns."""
+"""Runs a function on several ranks, each a process of its own, and brings the results back."""
 
 import os
 import tempfile

@@ -10,6 +10,7 @@ from tests.parallel import cases
 from tests.parallel.cases import Case
 from tests.parallel.ranks import on_ranks
 from worldstereo.config import Variant
+from worldstereo.geometry.render import render_points
 
 TOLERANCE = 1e-5
 WORLD_SIZES = (2, 4)
@@ -55,18 +56,31 @@ def test_sharded_weights_are_held_in_parts(size: int) -> None:
             assert text_share == pytest.approx(expected, rel=0.1), case
 
 
-def test_frames_are_encoded_and_decoded_in_any_number() -> None:
+def test_frames_are_encoded_decoded_and_rendered_in_any_number() -> None:
     """One frame for two ranks, even and uneven counts."""
     counts = [1, 2, 5, 8]
     vae = cases.load("worldstereo-camera").vae
-    for count, ranks in zip(
-        counts,
-        zip(*(r.values() for r in on_ranks(2, cases.run_frames, counts)), strict=True),
-        strict=True,
-    ):
+    first, second = on_ranks(2, cases.run_frames, counts)
+    for count in counts:
         latents = vae.encode(cases.video(count))
         frames = vae.decode(latents)
-        for rank_latents, rank_frames in ranks:
-            assert (rank_latents - latents).abs().max() <= TOLERANCE
-            assert (rank_frames - frames).abs().max() <= TOLERANCE
-            assert torch.equal(rank_latents, ranks[0][0])
+        render = render_points(*cases.cloud(count))
+        for mine, others in zip(first[count], second[count], strict=True):
+            assert torch.equal(mine, others)
+        latents_of_ranks, frames_of_ranks, *render_of_ranks = first[count]
+        assert (latents_of_ranks - latents).abs().max() <= TOLERANCE
+        assert (frames_of_ranks - frames).abs().max() <= TOLERANCE
+        for part, name in zip(render_of_ranks, ("rgb", "hole_mask", "nearest_z"), strict=True):
+            assert torch.equal(part, getattr(render, name))
+
+
+def test_the_leader_s_stop_ends_the_clip_on_every_rank_in_the_same_step() -> None:
+    """And what it asks the others is nothing: they go on together with the next clip."""
+    leader, follower = on_ranks(2, cases.run_stopped)
+    assert leader["ended"] == "GenerationCancelled"
+    assert follower["ended"] == "LeaderStopped"
+    told = [("encode", 0), ("denoise", 0), ("denoise", 1), ("denoise", 2)]
+    assert leader["seen"] == told
+    assert follower["seen"] == []
+    assert (leader["frames"] == follower["frames"]).all()
+    assert leader["frames"].std() > 10

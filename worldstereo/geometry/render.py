@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from torch import Tensor
 from worldstereo.errors import ParameterError
 from worldstereo.geometry.cameras import check_cameras, check_intrinsics
 from worldstereo.geometry.projection import project_points
+from worldstereo.parallel.frames import over_frames
+from worldstereo.parallel.mesh import ParallelMesh
 
 # Disk radius and layers at product size (spec "Rendering points").
 RADIUS_NDC = 0.008
@@ -147,6 +149,39 @@ def render_points(
     if not canvases:
         canvases.append(_Canvas(0, height, width, points.device).images())
     return PointRender(*(torch.cat(parts) for parts in zip(*canvases, strict=True)))
+
+
+def render_points_over(
+    mesh: ParallelMesh,
+    points: Tensor,
+    colors: Tensor,
+    camera_from_world: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+    **options: Any,
+) -> PointRender:
+    """``render_points`` with the frames shared out among ranks: the same bits on each.
+
+    Args:
+        mesh: the ranks, all of which call this with the same arguments.
+        points: this and the others as in ``render_points``; at least one camera.
+        colors: see there.
+        camera_from_world: see there.
+        intrinsics: see there.
+        height: see there.
+        width: see there.
+        options: see there.
+    """
+    cameras = torch.cat([camera_from_world.flatten(1), intrinsics.flatten(1)], dim=1)
+
+    def some(rows: Tensor) -> Tensor:
+        poses, k = rows[:, :16].reshape(-1, 4, 4), rows[:, 16:].reshape(-1, 3, 3)
+        render = render_points(points, colors, poses, k, height, width, **options)
+        return torch.cat([render.rgb, render.hole_mask, render.nearest_z], dim=1)
+
+    whole = over_frames(mesh, some, cameras)
+    return PointRender(whole[:, :3], whole[:, 3:4], whole[:, 4:])
 
 
 def check_render_arguments(
