@@ -36,6 +36,7 @@ from benchmarks.full_size_model import (
     seconds,
     with_shared_parts,
 )
+from benchmarks.memory import memory_row
 from tests.golden.check_transformer import build_case, inputs_of
 from worldstereo.config import ComputeOptions
 from worldstereo.models.parallelize import parallelize_transformer, split_tokens
@@ -82,7 +83,7 @@ def transformer_rows(
     model = random_transformer(VARIANT, mesh, options)
     inputs = with_shared_parts(model, random_inputs(VARIANT, REFERENCES, mesh.device))
     plain = keep(found, "forward, one GPU", lambda: model(**inputs), rank).float()
-    found["weights_bytes"] = sum(p.nbytes for p in model.parameters())
+    found["memory"] = memory_row(model, inputs)
     one = with_shared_parts(model, random_inputs(VARIANT, 1, mesh.device))
     keep(found, "forward, one GPU, 1 reference", lambda: model(**one), rank)
     unshared = keep(found, "guided step, one GPU", lambda: guided_step(model, inputs), rank)

@@ -14,8 +14,8 @@ import torch.multiprocessing
 from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.parallel.mesh import ParallelMesh
 
-# A rank that waits for longer has lost the others.
-TIMEOUT_S = 120
+# A rank that waits for longer has lost the others; on a busy machine they start slowly.
+TIMEOUT_S = 300
 LOOPBACK = "lo"
 
 

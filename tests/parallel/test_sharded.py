@@ -12,6 +12,9 @@ from tests.parallel.ranks import on_ranks
 from worldstereo.config import Variant
 from worldstereo.geometry.render import render_points
 
+# In one process where the suite runs in several: what the ranks returned is kept in it.
+pytestmark = pytest.mark.xdist_group("ranks")
+
 TOLERANCE = 1e-5
 WORLD_SIZES = (2, 4)
 
