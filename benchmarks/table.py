@@ -47,7 +47,7 @@ def _splats(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def _full_size(result: Result) -> list[tuple[str, str]]:
+def _clip(result: Result) -> list[tuple[str, str]]:
     clip = result["clip"]
     parts = (result["encode_s"], result["denoise_s"], result["decode_s"])
     return [
@@ -66,7 +66,7 @@ def _full_size(result: Result) -> list[tuple[str, str]]:
 
 # Result file -> its rows (what, value).
 ROWS: dict[str, Callable[[Result], list[tuple[str, str]]]] = {
-    "full_size": _full_size,
+    "clip": _clip,
     "render_cuda": _render,
     "render_cpu": _render,
     "splats_cuda": _splats,
