@@ -23,9 +23,11 @@ from typing import Any
 from worldstereo_client import Client, SceneJob
 
 from benchmarks.environment import write_result
+from cluster.hardware import MachineGpus
 from cluster.local import LocalCluster
 from configs.settings import AppArgs, GeneratorSettings, ModelSettings, OrchestratorSettings
-from deployments.app import build_app, required_resources
+from deployments.allotment import allot
+from deployments.app import build_application, model_settings, required_resources
 from worldstereo.parallel.layout import ParallelLayout
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "demo_scene"
@@ -129,12 +131,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scene = one_clip(Path(folder))
         args = settings(arguments.source, arguments.device, Path(folder) / "data")
-        need = required_resources(args)
+        allotments = allot(args, model_settings(args), MachineGpus())
+        need = required_resources(args, allotments)
         gpus = int(need.num_gpus)
         began = time.perf_counter()
         with LocalCluster(num_cpus=need.num_cpus, num_gpus=gpus, port=0) as cluster:
             started = time.perf_counter()
-            cluster.deploy(build_app(args))
+            cluster.deploy(build_application(args, allotments))
             ready = time.perf_counter()
             found: dict[str, Any] = {
                 "layout": str(LAYOUT),
