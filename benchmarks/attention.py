@@ -6,9 +6,8 @@ that cannot run says why and is passed over. Queries, keys and values are Gaussi
 offset per channel, as the model's have; in the sharp case queries are 4 times as long, so that a
 few tokens take most of the weight.
 
-Run ``python -m benchmarks.attention``; the result is benchmarks/results/attention.json.
-Flash-Attention-3 is tried as flash_attn_interface, as fa3_load (the operator alone, put on
-PYTHONPATH) and through xformers.
+Run ``python -m benchmarks.attention --flash3 FOLDER``, FOLDER as flash_attention_3.py says; the
+result is benchmarks/results/attention.json.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import importlib.util
 import statistics
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from benchmarks import flash_attention_3
 from benchmarks.environment import write_result
 from worldstereo.models import attention_fp8 as fp8
 
@@ -39,6 +39,7 @@ TEXT, IMAGE = 512, 257
 ROWS = 256
 WARM_UP_RUNS, RUNS = 2, 5
 SHARPNESS = 4.0
+FLASH_3 = "FlashAttention-3, of xformers 0.0.34"
 PACKAGES = ("nvidia-cudnn-frontend", "nvidia-cudnn-cu13", "sageattention", "xformers", "triton")
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -187,95 +188,13 @@ def sage(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return result
 
 
-def flash_3(module: str) -> Attention:
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if module == "xformers":
-            fmha = importlib.import_module("xformers.ops.fmha")
-            operator = importlib.import_module("xformers.ops.fmha.flash3").FwOp
-            result = fmha.memory_efficient_attention_forward(query, key, value, op=operator)
-        elif module == "fa3_load":
-            result = importlib.import_module(module).attention(query, key, value)
-        else:
-            result = importlib.import_module(module).flash_attn_func(query, key, value)
-        mixed: Tensor = result[0] if isinstance(result, tuple) else result
-        return mixed
-
-    return attend
+def flash_3(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    result: Tensor = torch.ops.benchmarks.flash_attention_3(query, key, value, HEAD_SIZE**-0.5)[0]
+    return result
 
 
-def flash_3_fp8(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Flash-Attention-3 in e4m3, which gives bfloat16; few builds have it."""
-    importlib.import_module("fa3_load").load()
-    rounded = fp8.round_to_e4m3(query, key, value)
-    steps = [rounded.query_step, rounded.key_step, torch.ones_like(rounded.key_step)]
-    descales = [step.view(1, 1).expand(1, query.shape[2]).contiguous() for step in steps]
-    mixed = torch.ops.flash_attn_3.fwd(
-        *rounded[:3], q_descale=descales[0], k_descale=descales[1], v_descale=descales[2]
-    )[0]
-    return fp8.restore(mixed, rounded).to(query.dtype)
-
-
-class Sample:
-    """cuDNN's 8-bit graph as NVIDIA's samples write it, to compare ours with.
-
-    It also asks for the largest probability and output, and runs the ranked plan of that number.
-    """
-
-    def __init__(self, query: Tensor, key: Tensor, value: Tensor, plan: int) -> None:
-        self.cudnn = cudnn = fp8.require_cudnn(query.device)
-        self.plan = plan
-        self.handle = cudnn.create_handle()
-        float32, e4m3 = cudnn.data_type.FLOAT, cudnn.data_type.FP8_E4M3
-        self.graph = cudnn.pygraph(
-            io_data_type=e4m3,
-            intermediate_data_type=float32,
-            compute_data_type=float32,
-            handle=self.handle,
-        )
-        views = [x.transpose(1, 2) for x in (query, key, value)]
-        self.data = [
-            self.graph.tensor(dim=list(x.shape), stride=list(x.stride()), data_type=e4m3)
-            for x in views
-        ]
-        self.scales = [
-            self.graph.tensor(dim=[1] * 4, stride=[1] * 4, data_type=float32) for _ in range(6)
-        ]
-        output, _, *largest = self.graph.sdpa_fp8(
-            *self.data, *self.scales, is_inference=True, attn_scale=query.shape[-1] ** -0.5
-        )
-        output.set_output(True).set_dim(list(views[0].shape)).set_stride(list(views[0].stride()))
-        output.set_data_type(e4m3)
-        for number in largest:
-            number.set_output(True).set_dim([1] * 4).set_stride([1] * 4).set_data_type(float32)
-        self.outputs = [output, *largest]
-        self.graph.validate()
-        self.graph.build_operation_graph()
-        self.graph.create_execution_plans([cudnn.heur_mode.A])
-        self.graph.check_support()
-        self.graph.build_plan_at_index(plan)
-        name = self.graph.get_plan_name_at_index(plan)
-        bytes_ = self.graph.get_workspace_size_plan_at_index(plan)
-        print(f"  plan {plan}: {name}, {bytes_} bytes of workspace", flush=True)
-        self.workspace = torch.empty(max(bytes_, 1), dtype=torch.uint8, device=query.device)
-        self.fixed = [
-            torch.full((1, 1, 1, 1), number, device=query.device)
-            for number in (1.0, 1 / fp8.E4M3_MAX, fp8.E4M3_MAX, 1.0)
-        ]
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Query, key, value and the steps of the first two to e4m3 [1, S, H, D]."""
-        mixed = torch.empty_like(inputs[0])
-        largest = [torch.zeros(1, 1, 1, 1, device=mixed.device) for _ in self.outputs[1:]]
-        given = (*inputs, *self.fixed, mixed, *largest)
-        tensors = dict(zip((*self.data, *self.scales, *self.outputs), given, strict=True))
-        stream = torch.cuda.current_stream().cuda_stream
-        self.cudnn.set_stream(handle=self.handle, stream=stream)
-        self.graph.execute_plan_at_index(tensors, self.workspace, self.plan, handle=self.handle)
-        return mixed
-
-
-def eight_bits(trial: Trial, case: Case, *, samples: bool = False) -> None:
-    """The parts of attention_fp8, and the same graph as the samples have it."""
+def eight_bits(trial: Trial, case: Case) -> None:
+    """cuDNN's kernel alone, without the rounding before it."""
     try:
         rounded = fp8.round_to_e4m3(case.query, case.key, case.value)
     except Exception:  # noqa: BLE001  # the other cases may still run
@@ -291,20 +210,6 @@ def eight_bits(trial: Trial, case: Case, *, samples: bool = False) -> None:
         graph,
         result=lambda: fp8.restore(graph(), rounded),
     )
-    for plan in (0, 1) if samples else ():
-        kept: list[Sample] = []
-
-        def sample(*_: Tensor, plan: int = plan, kept: list[Sample] = kept) -> Tensor:
-            if not kept:
-                kept.append(Sample(*rounded[:3], plan))
-            return kept[0](*rounded[:5])
-
-        trial.run(
-            case,
-            f"cuDNN e4m3, NVIDIA's sample, plan {plan}",
-            sample,
-            result=lambda sample=sample: fp8.restore(sample(), rounded),
-        )
 
 
 def rounding(trial: Trial, case: Case, name: str, round_: Callable[..., fp8.Rounded]) -> None:
@@ -325,11 +230,7 @@ def bfloat16(trial: Trial, case: Case) -> None:
     ):
         trial.run(case, f"sdpa {name}, views", sdpa(backend))
         trial.run(case, f"sdpa {name}, contiguous", case.copied(sdpa(backend)))
-    for module in ("flash_attn_interface", "fa3_load", "xformers"):
-        if importlib.util.find_spec(module):
-            trial.run(case, f"Flash-Attention-3, {module}", flash_3(module))
-        else:
-            print(f"{case.name:22} Flash-Attention-3: no module {module}", flush=True)
+    trial.run(case, FLASH_3, flash_3)
 
 
 def versions() -> dict[str, Any]:
@@ -342,7 +243,6 @@ def versions() -> dict[str, Any]:
             found[package] = None
     try:
         cudnn = importlib.import_module("cudnn")
-        found["cudnn_frontend_module"] = f"{cudnn.__version__} at {cudnn.__file__}"
         found["cudnn_of_frontend"] = cudnn.backend_version()
     except Exception:  # noqa: BLE001  # bfloat16 kernels need none
         traceback.print_exc()
@@ -382,9 +282,6 @@ def measure(device: str, tokens: int, without_references: int, heads: int) -> li
         eight_bits(trial, cross)
         trial.run(cross, "sageattention", sage)
         del cross
-    # Last, what may break the process's GPU context.
-    eight_bits(trial, case, samples=True)
-    trial.run(case, "Flash-Attention-3 e4m3, fa3_load", flash_3_fp8)
     return trial.rows
 
 
@@ -402,7 +299,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--heads", type=int, default=HEADS)
+    parser.add_argument("--flash3", type=Path, required=True)
     options = parser.parse_args()
+    flash_attention_3.provide(options.flash3)
     start = time.perf_counter()
     found = versions()
     print(found, flush=True)

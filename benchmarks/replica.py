@@ -3,7 +3,7 @@
 ``python -m benchmarks.replica --source FOLDER`` on a machine with two GPUs; FOLDER is what
 full_size_checkpoint.py wrote. The whole service runs on an embedded cluster: ingress,
 orchestrator, memory bank, one generator whose weights and tokens are shared by two ranks (ulysses
-2, fsdp, not compiled). The same clip is generated twice, the second time with rank 1 killed (-9)
+2, fsdp, not compiled). The same clip is generated twice, the first time with rank 1 killed (-9)
 in its second step; both must have the same frames.
 """
 
@@ -134,6 +134,7 @@ def main() -> None:
         allotments = allot(args, model_settings(args), MachineGpus())
         need = required_resources(args, allotments)
         gpus = int(need.num_gpus)
+        name = "replica" if gpus else "replica_cpu"
         began = time.perf_counter()
         with LocalCluster(num_cpus=need.num_cpus, num_gpus=gpus, port=0) as cluster:
             started = time.perf_counter()
@@ -146,16 +147,16 @@ def main() -> None:
             }
             print(json.dumps(found), flush=True)
             with Client(cluster.url) as client:
-                found["undisturbed"], expected = undisturbed(client, scene)
-                print(json.dumps(found["undisturbed"]), flush=True)
                 found["rank_killed"], frames = killed(client, scene, cluster)
                 print(json.dumps(found["rank_killed"]), flush=True)
+                write_result(name, found)  # what is there, should the rest fail
+                found["undisturbed"], expected = undisturbed(client, scene)
+                print(json.dumps(found["undisturbed"]), flush=True)
             found["frames"] = len(frames)
             found["same_frames"] = frames == expected
             assert found["same_frames"], "the frames differ"
             pids = cluster.processes
     found["processes_left"] = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    name = "replica" if arguments.device == "cuda" else "replica_cpu"
     print(write_result(name, found).read_text())
 
 

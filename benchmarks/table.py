@@ -1,6 +1,6 @@
-"""The README's table of measurements, made from benchmarks/results.
+"""Tables of measurements in the README and docs/performance.md, made from benchmarks/results.
 
-``python -m benchmarks.table`` rewrites what stands between the two markers in README.md.
+``python -m benchmarks.table`` rewrites what stands between two markers in each of them.
 """
 
 from __future__ import annotations
@@ -12,20 +12,24 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- measurements -->", "<!-- end of measurements -->"
 GB = 1e9
+EIGHT = "memory, 8 references"
 
 Result = dict[str, Any]
+# What was measured, and the value.
+Rows = list[tuple[str, str]]
 
 
-def _render(result: Result) -> list[tuple[str, str]]:
+def _render(result: Result) -> Rows:
     seconds = result["median_seconds_by_points"]
     most = max(seconds, key=int)
     what = f"21 frames of 480x768 rendered from {int(most):,} points"
     return [(what, f"{seconds[most]:.2f} s")]
 
 
-def _planning(result: Result) -> list[tuple[str, str]]:
+def _planning(result: Result) -> Rows:
     return [
         (
             "33 trajectories planned against the memory bank",
@@ -35,7 +39,7 @@ def _planning(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def _splats(result: Result) -> list[tuple[str, str]]:
+def _splats(result: Result) -> Rows:
     report = result["report"]
     what = (
         f"Gaussian splats of {report['training_images']} frames of "
@@ -47,7 +51,7 @@ def _splats(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def _clip(result: Result) -> list[tuple[str, str]]:
+def _clip(result: Result) -> Rows:
     clip = result["clip"]
     parts = (result["encode_s"], result["denoise_s"], result["decode_s"])
     return [
@@ -64,20 +68,159 @@ def _clip(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-# Result file -> its rows (what, value).
-ROWS: dict[str, Callable[[Result], list[tuple[str, str]]]] = {
-    "clip": _clip,
-    "render_cuda": _render,
-    "render_cpu": _render,
-    "splats_cuda": _splats,
-    "planning": _planning,
-}
+def _forward(result: Result) -> Rows:
+    ways = result["cases"][EIGHT]
+    published = result["published_s"][EIGHT]
+    rows = [(f"one forward, {EIGHT}: published code", f"{published:.2f} s")]
+    for way, row in ways.items():
+        error = row.get("relative_l2_error")
+        told = "" if error is None else f", relative L2 to plain {error:.4f}"
+        rows.append((f"one forward, {EIGHT}: {way}", f"{row['forward_s']:.2f} s{told}"))
+    return rows
 
 
-def table() -> str:
-    """The table as Markdown."""
+def _forward_short(result: Result) -> Rows:
+    ways = result["cases"][EIGHT]
+    best = "compiled, FlashAttention-3"
+    return [
+        (
+            "one forward, 8 references: published code / plain / compiled / with FlashAttention-3",
+            f"{result['published_s'][EIGHT]:.2f} / "
+            + " / ".join(f"{ways[way]['forward_s']:.2f}" for way in ("plain", "compiled", best))
+            + " s",
+        ),
+        (
+            "the same with matrix products in 8 bits / attention too",
+            f"{ways[best + ', fp8 products']['forward_s']:.2f} / "
+            f"{ways['compiled, fp8 products and attention']['forward_s']:.2f} s",
+        ),
+    ]
+
+
+def _sharding(result: Result) -> Rows:
+    two = result["forward, two GPUs"]["seconds"]
+    step = result["guided step, one GPU"]["seconds"]
+    shared = result["guided step, two GPUs"]["seconds"]
+    rows = [
+        (
+            "one forward, 1 reference, one GPU",
+            f"{result['forward, one GPU, 1 reference']['seconds']:.2f} s",
+        ),
+        (
+            f"one forward, {EIGHT}, two GPUs (published code: "
+            f"{result['published_s']['two GPUs']:.2f} s)",
+            f"{two:.2f} s, {result['speedup']['forward']:.2f} times one GPU",
+        ),
+        (
+            "a guided step, one GPU",
+            f"{step:.2f} s, {result['guided_step_ratio']:.2f} times a forward",
+        ),
+        (
+            "a guided step, one branch a GPU",
+            f"{shared:.2f} s, {result['speedup']['guided step']:.2f} times one GPU",
+        ),
+    ]
+    for what in ("encode", "decode"):
+        one, both = (result[f"VAE {what}, {gpus}"]["seconds"] for gpus in ("one GPU", "two GPUs"))
+        rows.append((f"VAE, {what} 21 keyframes, one / two GPUs", f"{one:.2f} / {both:.2f} s"))
+    memory = result["memory"]
+    rows.append(
+        (
+            "peak memory of a forward; over weights, what steps share and one block",
+            f"{memory['peak_bytes'] / GB:.1f} GB; {memory['peak_over_expected']:.3f}",
+        )
+    )
+    golden = [row for name, row in result.items() if name.startswith("golden ")]
+    for key, what in (
+        ("bf16_against_float32", "bf16 against the recorded float32 outputs"),
+        ("sharded_against_alone", "two GPUs against one, the same cases in bf16"),
+    ):
+        worst = max(row[key] for row in golden)
+        rows.append((f"relative L2, {what}, worst of {len(golden)}", f"{worst:.4f}"))
+    rows.append(
+        (
+            "relative L2, two GPUs against one, full size, random weights",
+            f"{result['relative_l2, tokens shared']:.4f}",
+        )
+    )
+    return rows
+
+
+def _sharding_short(result: Result) -> Rows:
+    return _sharding(result)[1:4]
+
+
+def _loading(result: Result) -> Rows:
+    size = result["file_bytes"] / GB
+    names = {
+        "cfg 1 x ulysses 1": "one GPU",
+        "cfg 1 x ulysses 2": "two GPUs, whole on each",
+        "cfg 1 x ulysses 2, weights sharded (fsdp)": "two GPUs, sharded",
+    }
+    return [
+        (
+            f"{size:.0f} GB of safetensors (files cached) to {name}",
+            f"{max(rank['seconds'] for rank in result[layout]):.1f} s, "
+            f"{max(rank['device_bytes'] for rank in result[layout]) / GB:.1f} GB a GPU, "
+            f"{max(rank['cpu_peak_bytes'] for rank in result[layout]) / 1e6:.0f} MB of CPU memory",
+        )
+        for layout, name in names.items()
+    ]
+
+
+def _attention(result: Result) -> Rows:
+    kernels = {
+        "sdpa, PyTorch's choice": "PyTorch's choice (cuDNN)",
+        "sdpa flash, views": "FlashAttention-2, of PyTorch",
+        "FlashAttention-3, of xformers 0.0.34": "FlashAttention-3",
+        "sageattention": "SageAttention 1.0.6",
+        "attention_fp8, compiled": "8 bits through cuDNN",
+    }
+    found = {row["kernel"]: row for row in result["rows"] if row["case"] == "self"}
+    return [
+        (
+            f"self-attention of 41,760 tokens: {name}",
+            f"{found[kernel]['median_ms']:.1f} ms, {found[kernel]['tflops']:.0f} TFLOP/s, "
+            f"relative L2 {found[kernel]['relative_l2_error']:.4f}",
+        )
+        for kernel, name in kernels.items()
+    ]
+
+
+def _warm_up(result: Result) -> Rows:
+    return [
+        (
+            "a compiled worker of the bundled model ready: first start / with its cache",
+            f"{result['first_s']:.0f} / {result['later_s']:.0f} s",
+        )
+    ]
+
+
+# Result file and what makes rows of it, for each document.
+README_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
+    ("forward", _forward_short),
+    ("sharding", _sharding_short),
+    ("clip", _clip),
+    ("render_cuda", _render),
+    ("render_cpu", _render),
+    ("splats_cuda", _splats),
+    ("planning", _planning),
+]
+PERFORMANCE_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
+    ("forward", _forward),
+    ("sharding", _sharding),
+    ("attention", _attention),
+    ("loading", _loading),
+    ("clip", _clip),
+    ("warm_up", _warm_up),
+]
+DOCUMENTS = {README: README_ROWS, PERFORMANCE: PERFORMANCE_ROWS}
+
+
+def table(document: Path) -> str:
+    """The table of a document as Markdown."""
     lines = ["| what | measured | on |", "|---|---|---|"]
-    for name, rows in ROWS.items():
+    for name, rows in DOCUMENTS[document]:
         result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
         hardware = result["environment"]["hardware"]
         on_cpu = result.get("device", "cpu") == "cpu" and not hardware["gpus"]
@@ -86,12 +229,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def with_table(text: str) -> str:
-    """The README's text with the table between its markers."""
-    before, _, rest = text.partition(BEGIN)
+def with_table(document: Path) -> str:
+    """A document's text with the table between its markers."""
+    before, _, rest = document.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{table(document)}\n{END}{after}"
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text()))
+    for document in DOCUMENTS:
+        document.write_text(with_table(document))

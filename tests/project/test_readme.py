@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.table import README, with_table
+from benchmarks.table import DOCUMENTS, README, with_table
 
 ROOT = Path(__file__).parents[2]
 README_URL = "http://127.0.0.1:8000"
@@ -58,8 +58,9 @@ def test_the_readme_shows_the_two_commands_and_runs_its_examples() -> None:
     assert languages.count("bash") >= 2
 
 
-def test_the_table_is_what_the_results_say() -> None:
-    assert with_table(README.read_text()) == README.read_text(), "run: python -m benchmarks.table"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_table_is_what_the_results_say(document: Path) -> None:
+    assert with_table(document) == document.read_text(), "run: python -m benchmarks.table"
 
 
 @pytest.mark.cluster
