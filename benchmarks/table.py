@@ -53,13 +53,14 @@ def _splats(result: Result) -> Rows:
 
 def _clip(result: Result) -> Rows:
     clip = result["clip"]
+    way = "compiled" if result.get("options", {}).get("compile") else "plain"
     parts = (result["encode_s"], result["denoise_s"], result["decode_s"])
     return [
         (
             f"{result['parameters'] / GB:.1f} B parameters, VAE and encoders loaded (files cached)",
             f"{result['load_s']:.0f} s",
         ),
-        (f"{clip}: one forward", f"{result['forward_median_s']:.2f} s"),
+        (f"{clip}, {way}: one forward", f"{result['forward_median_s']:.2f} s"),
         (
             "the whole clip: encode + denoise + decode",
             " + ".join(f"{part:.1f}" for part in parts) + " s",
