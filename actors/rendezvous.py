@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from worldstereo.parallel.mesh import ParallelMesh
 
-# Each library of torch.distributed chooses an interface by itself, unless it is told one.
-_INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+# Each library of torch.distributed chooses an interface by itself, unless it is told one: by its
+# name, before which NCCL wants a sign lest it take all whose names begin so.
+_INTERFACE_VARIABLES = {"GLOO_SOCKET_IFNAME": "{}", "NCCL_SOCKET_IFNAME": "={}"}
 
 # Linux: the request for an interface's IPv4 address, and where in the answer it lies.
 _SIOCGIFADDR = 0x8915
@@ -136,7 +137,7 @@ def stay_on_interface_of(address: str) -> None:
             fix=f"set {' and '.join(missing)} on the nodes",
         )
     for name in missing:
-        os.environ[name] = interface
+        os.environ[name] = _INTERFACE_VARIABLES[name].format(interface)
 
 
 def interface_of(address: str) -> str | None:

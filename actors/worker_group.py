@@ -159,7 +159,9 @@ class WorkerGroup:
 
     @property
     def leader(self) -> Worker:
-        """The worker whose frames and progress are the group's."""
+        """The worker whose frames and progress are the group's; WorkerLost after ``shutdown``."""
+        if not self._workers:
+            raise WorkerLost("the group's workers have ended")
         return self._workers[0]
 
     def execute(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from worldstereo.config import Variant
 from worldstereo.depth.estimators import EstimatorName
+from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.reconstruction.splats import SplatParameters
 from worldstereo.reconstruction.worldmirror_run import WorldMirrorSettings
 
@@ -35,7 +36,40 @@ class ModelSettings(Settings):
 
     source: str = Field(description="bundled name, Hub repository or folder of the weights")
     image_features: str = Field(description="the same for the DINOv2 that reduces references")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "fp8"] = Field(
+        default="float32",
+        description="of the transformer; fp8: bfloat16, with the backbone's matrix products in 8 "
+        "bits, on a GPU that has them",
+    )
+    encoder_precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of the text and image encoders, whole on every rank unless fsdp; the "
+        "published program runs them in float32, bfloat16 takes half the memory",
+    )
+    attention: str = Field(
+        default="auto",
+        description="attention backend by diffusers' name, or fp8; auto: what suits the device",
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile the transformer's blocks: minutes before a worker is ready, then "
+        "faster steps",
+    )
+    compile_cache: Path | None = Field(
+        default=None,
+        description="folder for compiled code, on a local disk of each node; null: torch's own",
+    )
+    parallel: ParallelLayout | None = Field(
+        default=None,
+        description="the ranks that share a clip; null: chosen by the cluster's GPUs, one rank on "
+        "a CPU",
+    )
+    gpu_memory_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the smallest GPU, for that choice; null: asked of a GPU where the "
+        "application is built, else by the type that Ray names",
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     torch_threads: int | None = Field(
         default=1,
@@ -46,12 +80,36 @@ class ModelSettings(Settings):
     worker_num_cpus: float = Field(default=1.0, ge=0)
     worker_num_gpus: float = Field(default=0.0, ge=0)
     start_timeout_s: float = Field(
-        default=120.0, gt=0, description="longest time in which a worker must have its weights"
+        default=120.0,
+        gt=0,
+        description="longest time in which a worker must be ready: weights loaded, and compiled "
+        "where it compiles",
     )
     step_timeout_s: float = Field(
         default=60.0, gt=0, description="a clip that shows no progress for this long is stuck"
     )
     engine: str = Field(default="actors.engine:load_worldstereo", pattern=r"^[\w.]+:\w+$")
+
+    @model_validator(mode="after")
+    def _fp8_on_whole_weights_of_a_gpu(self) -> Self:
+        if self.precision == "fp8" and self.device != "cuda":
+            raise ValueError(f"precision fp8 with device {self.device}: it takes device cuda")
+        if self.precision == "fp8" and self.parallel is not None and self.parallel.fsdp:
+            raise ValueError(
+                "precision fp8 with parallel.fsdp true: weights in 8 bits are not sharded; "
+                "fsdp false, or precision bfloat16"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> Self:
+        ranks = 1 if self.parallel is None else self.parallel.world_size
+        if self.device == "cuda" and ranks > 1 and self.worker_num_gpus != 1:
+            raise ValueError(
+                f"worker_num_gpus {self.worker_num_gpus:g} with parallel of {ranks} ranks: each "
+                "takes a GPU of its own, worker_num_gpus 1"
+            )
+        return self
 
 
 class AutoscalingSettings(Settings):
@@ -74,7 +132,12 @@ class AutoscalingSettings(Settings):
 class GeneratorSettings(Settings):
     """The generator deployments; one a variant, all alike."""
 
-    replicas: int = Field(default=1, ge=1, description="fixed count, unless autoscaling is set")
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        description="of each variant, a fixed count, unless autoscaling is set; null: as many as "
+        "the cluster's GPUs allow, one on a CPU",
+    )
     autoscaling: AutoscalingSettings | None = None
     coordinator_num_cpus: float = Field(default=0.1, gt=0)
     health_check_period_s: float = Field(default=5.0, gt=0)
@@ -83,14 +146,14 @@ class GeneratorSettings(Settings):
     )
 
     @property
-    def most_replicas(self) -> int:
-        """How many clips of a variant can run at once when the cluster has room."""
+    def most_replicas(self) -> int | None:
+        """How many replicas of a variant there may be; None: as many as the GPUs allow."""
         return self.autoscaling.max_replicas if self.autoscaling else self.replicas
 
     @property
     def fewest_replicas(self) -> int:
-        """How many replicas of a variant there are when nothing is to be done."""
-        return self.autoscaling.min_replicas if self.autoscaling else self.replicas
+        """How many replicas of a variant there are at least when nothing is to be done."""
+        return self.autoscaling.min_replicas if self.autoscaling else self.replicas or 1
 
 
 class DepthAutoscalingSettings(AutoscalingSettings):

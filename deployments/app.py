@@ -11,19 +11,24 @@
 """
 
 # No postponed annotations here: Serve reads the builder's, to validate ``args`` with it.
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 from worldstereo_client.schemas import GPU_OUTPUTS, Output
 
 from actors.engine import EngineSpec
 from actors.worker_group import GroupSpec
+from cluster.hardware import ClusterGpus, MachineGpus
 from configs.loader import load_model
 from configs.settings import AppArgs, GeneratorSettings, ModelSettings
+from deployments.allotment import Allotment, allot, gpus_beside
 from deployments.depth import depth_deployment
 from deployments.folders import SceneFolders
 from deployments.generator import Deadlines, Generator
@@ -31,16 +36,26 @@ from deployments.ingress import Ingress, IngressSpec
 from deployments.names import generator_name
 from deployments.orchestrator import Orchestrator, OrchestratorSpec
 from deployments.reconstructor import offered_outputs, reconstructor_deployment
+from deployments.routing import LeastBusyRouter
 from deployments.submission import Offers
 from deployments.tables import sqlite_url
 from deployments.weights import model_config_of
-from worldstereo.config import ModelConfig, Variant
+from worldstereo.config import ComputeOptions, ModelConfig, Variant
 from worldstereo.models.source import BUNDLED, bundled_folder
 
-__all__ = ["AppArgs", "Resources", "build_app", "model_settings", "required_resources"]
+__all__ = [
+    "AppArgs",
+    "Resources",
+    "build_app",
+    "build_application",
+    "model_settings",
+    "required_resources",
+]
 
-# Workers of one generator replica, until clips are sharded over several.
-_WORKERS = 1
+logger = logging.getLogger(__name__)
+
+# Clips that a replica takes: while one is generated, the next is prepared or the last committed.
+_CLIPS_OF_A_REPLICA = 2
 
 # Part of the CPU that Ray asks for, for itself, beside the application.
 _SPARE_CPUS = 0.5
@@ -64,8 +79,26 @@ def build_app(args: AppArgs) -> Application:
         The application, bound and ready for ``serve.run`` or ``LocalCluster.deploy``.
 
     Raises:
-        ParameterError: the model's configuration does not exist or is not valid.
+        ParameterError: the model's configuration does not exist or is not valid, or its ranks are
+            none that it can be run in here.
         CheckpointError: a variant's config.json cannot be had; the weights are the workers' part.
+    """
+    gpus = ClusterGpus.of_running_cluster() if ray.is_initialized() else MachineGpus()
+    allotments = allot(args, model_settings(args), gpus)
+    for variant, allotment in allotments.items():
+        logger.info("%s: %s", variant, allotment.reason)
+    return build_application(args, allotments)
+
+
+def build_application(args: AppArgs, allotments: Mapping[Variant, Allotment]) -> Application:
+    """The Serve application with these replicas and ranks; ``build_app`` chooses them itself.
+
+    Args:
+        args: all there is to choose.
+        allotments: what each variant gets.
+
+    Raises:
+        ParameterError, CheckpointError: as ``build_app``.
     """
     model = model_settings(args)
     folders = SceneFolders(args.data_dir.expanduser().absolute())
@@ -76,8 +109,11 @@ def build_app(args: AppArgs) -> Application:
             variant: model_config_of(model, variant, local_files_only=args.local_files_only)
             for variant in args.variants
         },
+        most_replicas=max(item.replicas for item in allotments.values()),
     )
-    generators = {variant: _generator(args, model, variant) for variant in args.variants}
+    generators = {
+        variant: _generator(args, model, variant, allotments[variant]) for variant in args.variants
+    }
     return _ingress(args, model, shared, _orchestrator(args, model, shared, generators))
 
 
@@ -90,27 +126,27 @@ def model_settings(args: AppArgs) -> ModelSettings:
     return load_model(args.model) if isinstance(args.model, str) else args.model
 
 
-def required_resources(args: AppArgs) -> Resources:
+def required_resources(args: AppArgs, allotments: Mapping[Variant, Allotment]) -> Resources:
     """What a cluster must have so that every part, and every scene's memory bank, finds room.
 
     The embedded cluster can be given this number of logical CPUs whatever the machine has: they
     are a book-keeping unit, and the parts beside the workers are idle most of the time.
     """
     model = model_settings(args)
-    replicas = len(args.variants) * args.generator.most_replicas
+    replicas = sum(item.replicas for item in allotments.values())
+    workers = sum(item.replicas * item.layout.world_size for item in allotments.values())
     cpus = (
         args.ingress.replicas * args.ingress.num_cpus
         + args.orchestrator.num_cpus
         + args.orchestrator.max_active_scenes * args.orchestrator.bank_num_cpus
-        + replicas * (args.generator.coordinator_num_cpus + _WORKERS * model.worker_num_cpus)
+        + replicas * args.generator.coordinator_num_cpus
+        + workers * model.worker_num_cpus
     )
-    gpus = replicas * _WORKERS * model.worker_num_gpus
     if args.depth is not None:
         cpus += args.depth.autoscaling.max_replicas * args.depth.num_cpus
-        gpus += args.depth.autoscaling.max_replicas * args.depth.num_gpus
     if args.reconstructor is not None:
         cpus += args.reconstructor.num_cpus
-        gpus += args.reconstructor.num_gpus
+    gpus = workers * model.worker_num_gpus + gpus_beside(args)
     return Resources(num_cpus=math.ceil(cpus + _SPARE_CPUS), num_gpus=math.ceil(gpus))
 
 
@@ -121,6 +157,7 @@ class _Shared:
     folders: SceneFolders
     database_url: str
     configs: Mapping[Variant, ModelConfig]
+    most_replicas: int
 
 
 def _ingress(
@@ -163,7 +200,8 @@ def _orchestrator(
         folders=shared.folders,
         database_url=shared.database_url,
         settings=args.orchestrator,
-        clips_at_once=args.generator.most_replicas,
+        clips_at_once=shared.most_replicas,
+        clips_ahead=(_CLIPS_OF_A_REPLICA - 1) * shared.most_replicas,
         configs=shared.configs,
         image_features=_image_features(model),
         local_files_only=args.local_files_only,
@@ -188,18 +226,27 @@ def _orchestrator(
     return application
 
 
-def _generator(args: AppArgs, model: ModelSettings, variant: Variant) -> Application:
+def _generator(
+    args: AppArgs, model: ModelSettings, variant: Variant, allotment: Allotment
+) -> Application:
+    workers = allotment.layout.world_size
     group = GroupSpec(
         engine=EngineSpec(
             factory=model.engine,
             source=model.source,
             variant=variant,
             device=model.device,
-            precision=model.precision,
+            precision="bfloat16" if model.precision == "fp8" else model.precision,
             torch_threads=model.torch_threads,
             local_files_only=args.local_files_only,
+            parallel=allotment.layout,
+            options=ComputeOptions(
+                attention=model.attention, compile=model.compile, fp8=model.precision == "fp8"
+            ),
+            encoder_precision=model.encoder_precision,
+            compile_cache=model.compile_cache,
         ),
-        workers=_WORKERS,
+        workers=workers,
         worker_num_cpus=model.worker_num_cpus,
         worker_num_gpus=model.worker_num_gpus,
         start_timeout_s=model.start_timeout_s,
@@ -217,17 +264,18 @@ def _generator(args: AppArgs, model: ModelSettings, variant: Variant) -> Applica
         serve.deployment(Generator)
         .options(
             name=generator_name(variant),
-            max_ongoing_requests=1,
+            max_ongoing_requests=_CLIPS_OF_A_REPLICA,
+            request_router_config=RequestRouterConfig(request_router_class=LeastBusyRouter),
             placement_group_bundles=[
                 {"CPU": args.generator.coordinator_num_cpus},
-                *[bundle] * _WORKERS,
+                *[bundle] * workers,
             ],
-            placement_group_strategy="STRICT_PACK",
+            placement_group_strategy="STRICT_PACK" if allotment.one_node else "PACK",
             ray_actor_options={"num_cpus": args.generator.coordinator_num_cpus},
             health_check_period_s=args.generator.health_check_period_s,
             health_check_timeout_s=args.orchestrator.beat_timeout_s,
             graceful_shutdown_timeout_s=args.generator.graceful_shutdown_timeout_s,
-            **_scale(args.generator),
+            **_scale(args.generator, allotment.replicas),
         )
         .bind(group, deadlines)
     )
@@ -240,13 +288,14 @@ def _image_features(model: ModelSettings) -> str:
     return str(bundled_folder(name) / part) if name in BUNDLED else model.image_features
 
 
-def _scale(settings: GeneratorSettings) -> dict[str, Any]:
+def _scale(settings: GeneratorSettings, replicas: int) -> dict[str, Any]:
     if settings.autoscaling is None:
-        return {"num_replicas": settings.replicas}
+        return {"num_replicas": replicas}
     return {
         "autoscaling_config": {
             "min_replicas": settings.autoscaling.min_replicas,
             "max_replicas": settings.autoscaling.max_replicas,
+            # One clip each, though a replica takes two: a second one would start at once elsewhere.
             "target_ongoing_requests": 1,
             "upscale_delay_s": settings.autoscaling.upscale_delay_s,
             "downscale_delay_s": settings.autoscaling.downscale_delay_s,

@@ -47,9 +47,25 @@ Estimator = Annotated[
 Variants = Annotated[
     str | None, typer.Option("--variants", help="Names of variants, with commas between them.")
 ]
-Replicas = Annotated[int, typer.Option("--replicas", min=1, help="Clips generated at once.")]
-OptionalReplicas = Annotated[
-    int | None, typer.Option("--replicas", min=1, help="Clips of a variant generated at once.")
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        min=1,
+        help="Clips of a variant generated at once; default: what the GPUs allow, one on a CPU.",
+    ),
+]
+Fsdp = Annotated[
+    bool,
+    typer.Option("--fsdp", help="Shard the weights over a clip's GPUs: with --cfg or --ulysses."),
+]
+Cfg = Annotated[
+    int | None,
+    typer.Option("--cfg", min=1, max=2, help="2: both passes of a guided step at once, 2 GPUs."),
+]
+Ulysses = Annotated[
+    int | None,
+    typer.Option("--ulysses", min=1, help="GPUs that the tokens of a clip are split over."),
 ]
 LocalFilesOnly = Annotated[
     bool,
@@ -86,9 +102,11 @@ def run(
     outputs: options.Outputs = None,
     estimator: Estimator = None,
     local_files_only: LocalFilesOnly = False,
-    fsdp: Annotated[bool, typer.Option("--fsdp", help="Refused: not there yet.")] = False,
+    fsdp: Fsdp = False,
+    cfg: Cfg = None,
+    ulysses: Ulysses = None,
     model: Model = "worldstereo-tiny",
-    replicas: Replicas = 1,
+    replicas: Replicas = None,
     url: Annotated[
         str | None, typer.Option("--url", help="Use this server instead of an embedded cluster.")
     ] = None,
@@ -99,8 +117,8 @@ def run(
     Without --url a cluster runs on this machine, on loopback, for as long as the command does.
     """
     path = options.one_input(scene, input_path)
-    if fsdp:
-        raise _no_sharding()
+    if url is not None and (fsdp or cfg is not None or ulysses is not None):
+        raise _servers_own_layout()
     variant = model_type or DEFAULT_VARIANT
     parameters = {
         "variant": variant,
@@ -123,7 +141,7 @@ def run(
             data = stack.enter_context(tempfile.TemporaryDirectory(prefix="worldstereo-"))
             arguments = local_run.app_args(
                 {
-                    "model": model,
+                    "model": local_run.with_layout(model, cfg, ulysses, fsdp),
                     "variants": [variant],
                     "local_files_only": local_files_only,
                     "data_dir": data,
@@ -154,7 +172,10 @@ def serve(
     ] = None,
     model: OptionalModel = None,
     variants: Variants = None,
-    replicas: OptionalReplicas = None,
+    replicas: Replicas = None,
+    fsdp: Fsdp = False,
+    cfg: Cfg = None,
+    ulysses: Ulysses = None,
     estimator: Estimator = None,
     local_files_only: LocalFilesOnly = False,
 ) -> None:
@@ -173,7 +194,7 @@ def serve(
             fields["depth"] = {**(fields.get("depth") or {}), "estimator": estimator}
         changed: dict[str, Any] = {
             "data_dir": data,
-            "model": model,
+            "model": local_run.with_layout(model or settings.app.model, cfg, ulysses, fsdp),
             "variants": variants and variants.split(","),
             "local_files_only": local_files_only or None,
         }
@@ -225,9 +246,10 @@ def fetch_weights(
                 typer.echo(f"{part.what}: {part.folder}")
 
 
-def _no_sharding() -> errors.ParameterError:
+def _servers_own_layout() -> errors.ParameterError:
     return errors.ParameterError(
-        "sharding a model over several GPUs is not there yet",
-        where="--fsdp",
-        fix="leave it out: each replica holds a whole model, --replicas adds more of them",
+        "how a clip is split over GPUs is that server's own",
+        where="--url",
+        got="one of --fsdp, --cfg, --ulysses beside it",
+        fix="leave them out, or name them to `worldstereo serve` there",
     )

@@ -25,11 +25,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.hardware import Gpus, MachineGpus
 from configs.loader import load_model
-from configs.settings import ModelSettings
+from configs.settings import AppArgs, ModelSettings
+from deployments.allotment import allot
 from deployments.weights import weights_of
-from worldstereo.config import variant_named
-from worldstereo.errors import WorldStereoError
+from worldstereo.config import Variant, variant_named
+from worldstereo.errors import CheckpointError, WorldStereoError
 
 GIB = 2**30
 LEAST_FREE_DISK = 5 * GIB
@@ -111,13 +113,15 @@ def examine(model: str, variant: str, port: int, data: Path) -> list[Check]:
         ParameterError: there is no such model or variant.
     """
     settings, wanted = load_model(model), variant_named(variant)
-    found = [*_packages(), *_optional_packages(), _gpus(settings), _codecs()]
+    found = [*_packages(), *_optional_packages(), _gpus(settings), attention_check(settings)]
+    found.append(_codecs())
     try:
         parts = weights_of(settings, wanted, local_files_only=True)
         found += [Check("weights", part.what, "ok", str(part.folder)) for part in parts]
     except WorldStereoError as error:
         fix = f"worldstereo fetch-weights --model {model} --variants {variant}"
         found.append(Check("weights", variant, "fails", str(error), fix))
+    found.append(topology_check(settings, wanted, MachineGpus()))
     return [*found, _port(port), _disk(data), _shared_memory()]
 
 
@@ -226,6 +230,64 @@ def has_kernels_for(major: int, minor: int, built_for: Sequence[str]) -> bool:
         if own <= (major, minor) and (kind == "compute" or own[0] == major):
             return True
     return False
+
+
+def attention_check(settings: ModelSettings) -> Check:
+    """Whether the model's attention backend is there and computes on its device."""
+    problem = _import_problem("worldstereo.models.attention_backend")
+    if problem is not None:
+        return Check("engine", "attention", "fails", problem)
+    import torch
+
+    from worldstereo.models.attention_backend import attention_backend, attention_backends
+
+    name, parallel = settings.attention, settings.parallel
+    split = parallel is not None and parallel.ulysses > 1
+    allowed = attention_backends(context_parallel=split)
+    fix = "set attention in the model's configuration"
+    if name not in allowed:
+        fix = f"{fix} to one of {', '.join(allowed)}"
+        seen = " that sees other ranks' tokens" if split else ""
+        return Check("engine", "attention", "fails", f"there is no {name!r}{seen}", fix)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        return Check("engine", "attention", "note", f"{name}: cannot be tried without a GPU")
+    if settings.device == "cuda" and name.endswith("_hub"):
+        problem = _import_problem("kernels")
+        if problem is None:
+            detail = f"{name}: a worker that starts downloads its kernel"
+            return Check("engine", "attention", "ok", detail)
+        return Check("engine", "attention", "fails", problem, f"pip install kernels, or {fix}")
+    try:
+        attention_backend(name, torch.device(settings.device), context_parallel=split)
+    except WorldStereoError as error:
+        return _failure("engine", "attention", error, fix)
+    return Check("engine", "attention", "ok", name)
+
+
+def topology_check(settings: ModelSettings, variant: Variant, gpus: Gpus) -> Check:
+    """Replicas and ranks that a variant gets of these GPUs, or what it would take."""
+    args = AppArgs(model=settings, variants=(variant,), local_files_only=True)
+    problem = _import_problem("torch") if settings.device == "cuda" else None
+    if problem is not None:
+        return Check("hardware", "topology", "fails", f"torch: {problem}")
+    try:
+        (allotment,) = allot(args, settings, gpus).values()
+    except CheckpointError as error:
+        detail = f"chosen once the weights are there: {error.what}"
+        return Check("hardware", "topology", "note", detail)
+    except WorldStereoError as error:
+        return _failure("hardware", "topology", error)
+    if settings.device == "cuda" and not any(gpus.per_node()):
+        fix = "use a machine with GPUs, or --model worldstereo-tiny, which runs on a CPU"
+        return Check("hardware", "topology", "fails", allotment.reason, fix)
+    return Check("hardware", "topology", "ok", allotment.reason)
+
+
+def _failure(group: str, name: str, error: WorldStereoError, fix: str = "") -> Check:
+    """A check that fails with this error, whose own advice stands where advice does."""
+    parts = error.fields
+    advice = parts.pop("fix", fix)
+    return Check(group, name, "fails", str(WorldStereoError(parts.pop("what"), **parts)), advice)
 
 
 def _codecs() -> Check:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections import Counter
 
 
@@ -15,13 +16,18 @@ class FairSlots:
     """Slots that owners wait for.
 
     Args:
-        capacity: slots in all.
+        capacity: slots that are given to whoever asks.
         per_owner: slots of one owner at most; None: no limit of its own.
+        ahead: slots beyond ``capacity``, given only while as many as ``capacity`` others wait. Who
+            has one is bound to a replica that is busy; where little waits, another replica may be
+            free sooner and find nothing to do.
     """
 
-    def __init__(self, capacity: int, per_owner: int | None = None) -> None:
+    def __init__(self, capacity: int, per_owner: int | None = None, ahead: int = 0) -> None:
+        self._capacity = capacity
+        self._ahead = ahead
         self._free = capacity
-        self._per_owner = capacity if per_owner is None else per_owner
+        self._per_owner = math.inf if per_owner is None else per_owner
         self._held: Counter[str] = Counter()
         self._count = itertools.count(1)
         self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
@@ -54,7 +60,7 @@ class FairSlots:
 
     def _grant(self) -> None:
         self._forget_the_idle()
-        while self._free:
+        while self._free > 0 or (self._free > -self._ahead and self._waits() > self._capacity):
             entitled = [owner for owner in self._waiting if self._held[owner] < self._per_owner]
             if not entitled:
                 return
@@ -65,6 +71,14 @@ class FairSlots:
             self._held[owner] += 1
             self._last_turn[owner] = next(self._count)
             self._forget_the_idle()
+
+    def _waits(self) -> float:
+        """Requests that wait and that no owner's limit holds back."""
+        return sum(
+            min(sum(not granted.done() for _, _, granted in queue), self._per_owner - held)
+            for owner, queue in self._waiting.items()
+            if (held := self._held[owner]) < self._per_owner
+        )
 
     def _forget_the_idle(self) -> None:
         for owner, queue in list(self._waiting.items()):

@@ -94,10 +94,11 @@ class Generator:
         try:
             # A worker may have died since the last clip. What is not taken counts no attempt.
             await self.check_health()
+            leader = self._group.leader
         except WorkerLost as lost:
             yield Failed(WorkerLost("a worker died before", got=str(lost)), retry=True)
             return
-        yield Started(self._group.leader.actor)
+        yield Started(leader.actor)
         clip = _ClipRun(request, self._group, self._turn, self._deadlines)
         try:
             async for message in clip.messages():
@@ -210,6 +211,7 @@ class _ClipRun:
         self._watcher = asyncio.ensure_future(self._watch())
         async for sign in self._follow(self._report, self._watcher):
             yield sign
+        self._watcher.cancel()
         self._seconds |= self._report.result().stage_seconds
         self._leave_turn()
 

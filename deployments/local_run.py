@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -26,16 +26,21 @@ from worldstereo_client.exit_codes import ExitCode, exit_code_of_scene
 from worldstereo_client.results import fetch_results, summary
 from worldstereo_client.schemas import SceneRequest, SceneStatus
 
+from cluster.hardware import MachineGpus
 from cluster.loopback import is_loopback_host
 from configs.loader import load_model
-from configs.settings import AppArgs, ModelSettings
+from configs.settings import AppArgs, ModelSettings, Settings
+from deployments.allotment import allot
 from deployments.weights import model_config_of
 from worldstereo.config import variant_named
 from worldstereo.errors import InputError, LayoutError, ParameterError
 from worldstereo.formats.scene_folder import read_scene
+from worldstereo.parallel.layout import ParallelLayout
 
 if TYPE_CHECKING:
     from worldstereo.types import SceneInput
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
 
 # How long scenes that were told to stop may take, at Ctrl-C.
 STOP_TIMEOUT_S = 30.0
@@ -49,15 +54,31 @@ def app_args(fields: dict[str, Any]) -> AppArgs:
     """
     for name in fields.get("variants", ()):
         variant_named(name)
-    try:
-        arguments = AppArgs.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ParameterError(
-            first["msg"], where=".".join(map(str, first["loc"])), got=repr(first["input"])
-        ) from error
+    arguments = _validated(AppArgs, fields)
     model_of(arguments)
     return arguments
+
+
+def with_layout(
+    model: str | ModelSettings, cfg: int | None, ulysses: int | None, fsdp: bool
+) -> str | ModelSettings:
+    """A model with the ranks that the command line asks for; as it is where it asks for none.
+
+    Args:
+        model: a name, a YAML file, or settings.
+        cfg, ulysses: degrees; None: those of the settings.
+        fsdp: True: weights are sharded whatever the settings say.
+
+    Raises:
+        ParameterError: there is no such model, or it cannot be run in these ranks.
+    """
+    degrees = {"cfg": cfg, "ulysses": ulysses, "fsdp": fsdp or None}
+    asked = {name: value for name, value in degrees.items() if value is not None}
+    if not asked:
+        return model
+    settings = load_model(model) if isinstance(model, str) else model
+    parallel = (settings.parallel or ParallelLayout()).model_dump() | asked
+    return _validated(ModelSettings, settings.model_dump() | {"parallel": parallel})
 
 
 def model_of(arguments: AppArgs) -> ModelSettings:
@@ -196,24 +217,28 @@ def embedded_cluster(arguments: AppArgs, *, port: int, console: Console) -> Iter
     """A cluster with the application on this machine's loopback; yields the address of its API.
 
     Raises:
-        ParameterError: the port is taken.
+        ParameterError: the port is taken, or the model cannot be run on these GPUs, or not in the
+            layout that is set.
         MissingDependencyError: the model needs more GPUs than there are.
         InternalError: the cluster or the application did not start.
     """
     _check_port(port)
+    allotments = allot(arguments, model_of(arguments), MachineGpus())
     # Ray takes seconds to import: not before the input is known to be good.
     from cluster.local import ClusterError, LocalCluster
-    from deployments.app import build_app, required_resources
+    from deployments.app import build_application, required_resources
 
-    need = required_resources(arguments)
+    need = required_resources(arguments, allotments)
     _check_gpus(int(need.num_gpus))
+    for variant, allotment in allotments.items():
+        console.print(f"{variant}: {allotment.reason}", highlight=False, soft_wrap=True)
     console.print("starting the embedded cluster: Ray, on loopback only", highlight=False)
     try:
         with LocalCluster(
             num_cpus=need.num_cpus, num_gpus=int(need.num_gpus), port=port
         ) as cluster:
             catch_termination()  # Ray installs handlers of its own
-            cluster.deploy(build_app(arguments))
+            cluster.deploy(build_application(arguments, allotments))
             yield cluster.url
             console.print("stopping the cluster", highlight=False)
     except ClusterError as error:
@@ -300,6 +325,17 @@ def _stop(jobs: Sequence[SceneJob], console: Console) -> None:
             job.wait(timeout_s=STOP_TIMEOUT_S, check=False)
 
 
+def _validated(kind: type[SettingsT], fields: dict[str, Any]) -> SettingsT:
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        # A rule about several fields names them, and is in none of them.
+        got = repr(first["input"]) if where else None
+        raise ParameterError(first["msg"], where=where or None, got=got) from error
+
+
 def _check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -325,6 +361,6 @@ def _check_gpus(needed: int) -> None:
             f"the model needs {needed} GPU{'s' if needed > 1 else ''}",
             where="this machine",
             got=str(present),
-            fix="ask for fewer --replicas, use --model worldstereo-tiny, which runs on a CPU, or "
-            "see what `worldstereo doctor` says",
+            fix="ask for fewer --replicas or ranks, use --model worldstereo-tiny, which runs on a "
+            "CPU, or see what `worldstereo doctor` says",
         )

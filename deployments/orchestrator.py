@@ -50,6 +50,7 @@ class OrchestratorSpec:
         database_url: of the store.
         settings: limits and deadlines.
         clips_at_once: of one variant, which is its most replicas.
+        clips_ahead: how many more it may be given to prepare while others are generated.
         configs: config.json of each variant that is served.
         image_features: folder or repository of the network that chooses among references.
         local_files_only: whether the Hub must not be asked.
@@ -61,6 +62,7 @@ class OrchestratorSpec:
     database_url: str
     settings: OrchestratorSettings
     clips_at_once: int
+    clips_ahead: int
     configs: Mapping[Variant, ModelConfig]
     image_features: str
     local_files_only: bool
@@ -96,7 +98,9 @@ class Orchestrator:
         self._epoch = uuid.uuid4().hex
         self._store = Store(spec.database_url)
         self._slots = {
-            variant: FairSlots(spec.clips_at_once, spec.settings.max_clips_per_scene)
+            variant: FairSlots(
+                spec.clips_at_once, spec.settings.max_clips_per_scene, spec.clips_ahead
+            )
             for variant in generators
         }
         self._jobs: dict[str, SceneJob] = {}

@@ -16,7 +16,9 @@ from worldstereo.errors import CheckpointError
 from worldstereo.models.source import (
     BUNDLED,
     VARIANT_WEIGHTS,
+    BackboneConfig,
     bundled_folder,
+    read_backbone_config,
     read_model_config,
     readable_weights,
     resolve_base,
@@ -45,6 +47,27 @@ def model_config_of(
         settings.source, subfolder=variant, files="config.json", local_files_only=local_files_only
     )
     return read_model_config(root / variant)
+
+
+def backbone_config_of(
+    settings: ModelSettings, variant: Variant, *, local_files_only: bool = False
+) -> BackboneConfig:
+    """The sizes of a variant's base model; of a repository that file alone is fetched.
+
+    Raises:
+        CheckpointError: it cannot be found, or is no configuration.
+    """
+    root = resolve_folder(
+        settings.source, subfolder=variant, files="config.json", local_files_only=local_files_only
+    )
+    name = read_model_config(root / variant).base_model
+    base = resolve_folder(
+        root / name if (root / name).is_dir() else name,  # as resolve_base finds it
+        subfolder="transformer",
+        files="config.json",
+        local_files_only=local_files_only,
+    )
+    return read_backbone_config(base / "transformer")
 
 
 def weights_of(

@@ -28,7 +28,8 @@ def test_an_interface_is_found_by_its_address() -> None:
 @pytest.mark.usefixtures("untold")
 def test_the_libraries_are_told_the_interface_of_the_node() -> None:
     stay_on_interface_of("127.0.0.1")
-    assert {os.environ[name] for name in NAMES} == {interface_of("127.0.0.1")}
+    interface = interface_of("127.0.0.1")
+    assert [os.environ[name] for name in NAMES] == [interface, f"={interface}"]
 
 
 @pytest.mark.usefixtures("untold")
@@ -36,7 +37,7 @@ def test_what_the_node_was_set_up_with_stays(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(NAMES[0], "ib0")
     stay_on_interface_of("127.0.0.1")
     assert os.environ[NAMES[0]] == "ib0"
-    assert os.environ[NAMES[1]] == interface_of("127.0.0.1")
+    assert os.environ[NAMES[1]] == f"={interface_of('127.0.0.1')}"
     monkeypatch.setenv(NAMES[1], "ib0")
     stay_on_interface_of(NOBODYS)
 

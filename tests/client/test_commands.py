@@ -17,7 +17,7 @@ from worldstereo_client import cli, errors
 from worldstereo_client.exit_codes import ExitCode
 from worldstereo_client.results import link_published_names
 
-from deployments import commands, doctor, local_run
+from deployments import commands, local_run
 from tests.client.stub_scenes import (
     TRAJECTORIES,
     completed_script,
@@ -106,13 +106,6 @@ def test_run_tells_of_a_failed_scene(stub: Stub, scene_folder: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("no_cluster")
-def test_fsdp_is_refused_and_not_ignored(scene_folder: Path) -> None:
-    result = call("run", scene_folder, "--fsdp")
-    assert result.exit_code == ExitCode.BAD_INPUT
-    assert "--fsdp: sharding a model over several GPUs is not there yet" in result.stderr
-
-
-@pytest.mark.usefixtures("no_cluster")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -123,6 +116,9 @@ def test_fsdp_is_refused_and_not_ignored(scene_folder: Path) -> None:
         (["--task_type", "movie"], "task_type"),
         (["--align_nframe", "21"], "align_nframe"),
         (["--replicas", "0"], "--replicas"),
+        (["--ulysses", "0"], "--ulysses"),
+        (["--cfg", "3"], "--cfg"),
+        (["--fsdp", "--url", "http://127.0.0.1:1"], "--url: how a clip is split over GPUs"),
     ],
 )
 def test_run_refuses_parameters_before_it_starts(
@@ -265,58 +261,6 @@ def test_the_engines_errors_become_the_clients() -> None:
     with pytest.raises(errors.CameraError) as caught, commands.engine_errors():
         raise CameraError("wrong", where="camera.json", got="3", allowed="21", fix="add")
     assert str(caught.value) == "camera.json: wrong; got 3; allowed: 21; add"
-
-
-def test_doctor_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(doctor.REQUIRED, "engine", {"no_such_module": "no-such-distribution"})
-    result = call("doctor", "--data", tmp_path, "--json")
-    assert result.exit_code == ExitCode.INSTALLATION
-    checks = {check["name"]: check for check in json.loads(result.stdout)}
-    assert checks["no_such_module"]["state"] == "fails"
-    assert "no-such-distribution" in checks["no_such_module"]["fix"]
-    assert checks["av"]["state"] == checks["H.264"]["state"] == "ok"
-    assert checks["base model"]["state"] == "ok"
-
-
-def test_doctor_of_this_installation() -> None:
-    code = "from worldstereo_client.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "doctor", "--json"], capture_output=True, text=True
-    )
-    failing = [check for check in json.loads(done.stdout) if check["state"] == "fails"]
-    assert (done.returncode, failing) == (0, []), done.stderr
-
-
-def test_doctor_finds_a_cut_file(tmp_path: Path) -> None:
-    model = tmp_path / "model.yaml"
-    folder = tmp_path / "weights"
-    (folder / "worldstereo-camera").mkdir(parents=True)
-    (folder / "worldstereo-camera" / "model.safetensors").write_bytes(bytes(100))
-    model.write_text(f"source: {folder}\nimage_features: worldstereo-tiny/dinov2\n")
-    found = doctor.examine(str(model), "worldstereo-camera", 0, tmp_path)
-    (weights,) = [check for check in found if check.group == "weights"]
-    assert weights.state == "fails"
-    assert "model.safetensors" in weights.detail
-    assert "fetch-weights" in weights.fix
-
-
-@pytest.mark.parametrize(
-    ("capability", "built_for", "runs"),
-    [
-        ((9, 0), ["sm_80", "sm_90"], True),
-        ((8, 9), ["sm_80", "sm_90"], True),
-        ((7, 5), ["sm_80", "sm_90"], False),
-        ((12, 0), ["sm_80", "sm_90"], False),
-        ((12, 0), ["sm_90", "compute_90"], True),
-        ((12, 0), ["sm_90a"], False),
-        ((9, 0), ["sm_90a"], True),
-        ((12, 0), ["sm_120"], True),
-    ],
-)
-def test_which_gpus_a_torch_is_built_for(
-    capability: tuple[int, int], built_for: list[str], runs: bool
-) -> None:
-    assert doctor.has_kernels_for(*capability, built_for) is runs
 
 
 def test_fetch_weights_of_the_bundled_model() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from pydantic import ValidationError
 from ray.serve import Application
@@ -12,9 +13,14 @@ from ray.serve._private.build_app import build_app as unfold
 from ray.serve.schema import ServeDeploySchema
 
 from configs import AppArgs, ModelSettings, load_cluster, load_model, shipped
-from configs.settings import AutoscalingSettings, GeneratorSettings
-from deployments.app import build_app, required_resources
+from configs.settings import AutoscalingSettings, DepthSettings, GeneratorSettings
+from deployments.allotment import Allotment
+from deployments.app import build_app, build_application, required_resources
+from tests.cluster.full_size import DISTILLED, GUIDED, layout
+from tests.deployments.published import published_model
+from worldstereo.config import ComputeOptions, Variant
 from worldstereo.errors import CheckpointError, ParameterError
+from worldstereo.parallel.layout import ParallelLayout
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +32,19 @@ def unfolded(application: Application) -> dict[str, Any]:
 
 def deployments_of(args: AppArgs) -> dict[str, Any]:
     return unfolded(build_app(args))
+
+
+def allotments(
+    args: AppArgs, replicas: int, ranks: ParallelLayout | None = None, *, one_node: bool = True
+) -> dict[Variant, Allotment]:
+    """The same for each variant."""
+    found = Allotment(replicas, ranks or ParallelLayout(), one_node, "as the test says")
+    return dict.fromkeys(args.variants, found)
+
+
+def group_of(generator: Any) -> Any:
+    """What a generator's workers are made from."""
+    return generator.init_args[0]
 
 
 def test_unknown_arguments_are_refused_by_serve_too() -> None:
@@ -61,7 +80,11 @@ def test_every_cluster_configuration_is_an_application(name: str) -> None:
     assert bundles[0] == {"CPU": 0.1}
     assert len(bundles) == 2
     assert ("GPU" in bundles[1]) == (name == "single-node-gpu")
-    assert generator.max_ongoing_requests == 1
+    # The next clip is prepared while one is generated.
+    assert generator.max_ongoing_requests == 2
+    # But never in a replica that is busy while another is not.
+    router = generator._deployment_config.request_router_config.get_request_router_class()
+    assert router.__name__ == "LeastBusyRouter"
 
 
 def test_one_generator_a_variant() -> None:
@@ -71,14 +94,97 @@ def test_one_generator_a_variant() -> None:
     assert set(built) == {"ingress", "orchestrator", *(f"generator-{name}" for name in variants)}
     assert built["generator-worldstereo-camera"].num_replicas == 2
     # 6 replicas of 0.6 CPUs, 8 banks of 0.05, ingress and orchestrator of 0.1, and what Ray needs
-    assert required_resources(args).num_cpus == 5
-    assert required_resources(args).num_gpus == 0
+    assert required_resources(args, allotments(args, 2)).num_cpus == 5
+    assert required_resources(args, allotments(args, 2)).num_gpus == 0
 
 
-def test_gpus_are_counted() -> None:
-    model = load_model("worldstereo")
-    args = AppArgs(model=model, generator=GeneratorSettings(replicas=3))
-    assert required_resources(args).num_gpus == 3
+def test_ranks_are_counted(tmp_path: Path) -> None:
+    args = AppArgs(model=published_model(tmp_path), data_dir=tmp_path)
+    assert required_resources(args, allotments(args, 3)).num_gpus == 3
+    need = required_resources(args, allotments(args, 3, layout(2, 2)))
+    # 12 ranks of 4 CPUs, 3 coordinators of 0.1, 8 banks of 0.05, ingress and orchestrator, Ray
+    assert (need.num_cpus, need.num_gpus) == (50, 12)
+    args = args.model_copy(update={"depth": DepthSettings(device="cuda", num_gpus=0.5)})
+    assert required_resources(args, allotments(args, 1, layout(1, 2))).num_gpus == 3
+
+
+@pytest.mark.parametrize(("one_node", "strategy"), [(True, "STRICT_PACK"), (False, "PACK")])
+def test_a_replica_of_several_ranks(tmp_path: Path, one_node: bool, strategy: str) -> None:
+    ranks = layout(2, 2, fsdp=True)
+    args = AppArgs(model=published_model(tmp_path), variants=(GUIDED,), data_dir=tmp_path)
+    found = allotments(args, 2, ranks, one_node=one_node)
+    built = unfolded(build_application(args, found))
+    generator = built["generator-worldstereo-memory"]
+    assert generator.num_replicas == 2
+    replica = generator._replica_config
+    assert replica.placement_group_bundles == [{"CPU": 0.1}, *[{"CPU": 4, "GPU": 1}] * 4]
+    assert replica.placement_group_strategy == strategy
+    group = group_of(generator)
+    assert (group.workers, group.engine.parallel) == (4, ranks)
+    # So that each replica has a next clip to prepare.
+    assert built["orchestrator"].init_args[0].clips_at_once == 2
+    assert built["orchestrator"].init_args[0].clips_ahead == 2
+
+
+def test_the_most_replicas_of_any_variant_bound_the_clips(tmp_path: Path) -> None:
+    args = AppArgs(variants=(GUIDED, DISTILLED), data_dir=tmp_path)
+    found = allotments(args, 1) | {DISTILLED: Allotment(3, layout(), True, "")}
+    built = unfolded(build_application(args, found))
+    assert built["orchestrator"].init_args[0].clips_at_once == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "options"),
+    [
+        ({}, "bfloat16", ComputeOptions()),
+        ({"precision": "fp8"}, "bfloat16", ComputeOptions(fp8=True)),
+        ({"precision": "float32"}, "float32", ComputeOptions()),
+        (
+            {"attention": "_native_cudnn", "compile": True},
+            "bfloat16",
+            ComputeOptions(attention="_native_cudnn", compile=True),
+        ),
+    ],
+)
+def test_what_workers_are_told_of_computing(
+    tmp_path: Path, changes: dict[str, Any], precision: str, options: ComputeOptions
+) -> None:
+    more = {"encoder_precision": "bfloat16", "compile_cache": "/scratch/compiled"}
+    args = AppArgs(model=published_model(tmp_path, **more, **changes), data_dir=tmp_path)
+    built = unfolded(build_application(args, allotments(args, 1)))
+    engine = group_of(built["generator-worldstereo-memory-dmd"]).engine
+    assert (engine.precision, engine.options) == (precision, options)
+    assert engine.encoder_precision == "bfloat16"
+    assert engine.compile_cache == Path("/scratch/compiled")
+
+
+def test_a_running_clusters_gpus_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    resources = {"CPU": 32.0, "GPU": 4.0, "accelerator_type:H100": 1.0}
+    head = {"CPU": 2.0}
+    nodes = [{"Alive": True, "Resources": one} for one in (head, resources)]
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    args = AppArgs(model=published_model(tmp_path), data_dir=tmp_path)
+    with caplog.at_level("INFO", logger="deployments.app"):
+        generator = deployments_of(args)["generator-worldstereo-memory-dmd"]
+    assert generator.num_replicas == 4
+    (record,) = caplog.records
+    assert record.message.startswith("worldstereo-memory-dmd: 4 GPUs of 79.1 GiB on 1 node")
+    one = args.model_copy(update={"generator": GeneratorSettings(replicas=1)})
+    generator = deployments_of(one)["generator-worldstereo-memory-dmd"]
+    assert group_of(generator).engine.parallel == layout(1, 4)
+    assert generator._replica_config.placement_group_strategy == "STRICT_PACK"
+
+
+def test_a_layout_that_no_model_can_be_run_in_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    model = published_model(tmp_path, parallel={"ulysses": 3})
+    with pytest.raises(ParameterError, match=r"parallel\.ulysses: .*allowed: 1, 2, 4"):
+        build_app(AppArgs(model=model, data_dir=tmp_path))
 
 
 def test_replicas_can_follow_the_load() -> None:

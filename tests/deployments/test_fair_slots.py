@@ -125,3 +125,42 @@ def test_everyone_is_served_and_limits_hold(
         assert served == len(asked)
 
     asyncio.run(run())
+
+
+async def test_slots_ahead_are_given_only_while_enough_others_wait() -> None:
+    """With two slots: a third and a fourth as long as two others are left to whoever is free."""
+    slots = FairSlots(2, ahead=2)
+    line = Line(slots)
+    for name in ("a1", "a2", "a3", "a4"):
+        line.ask(name)
+    await settle()
+    assert line.granted == ["a1", "a2"]  # a3 and a4 wait: each belongs to whom is free first
+    line.ask("a5")
+    await settle()
+    assert line.granted == ["a1", "a2", "a3"]
+    for name in ("a6", "a7", "a8"):
+        line.ask(name)
+    await settle()
+    assert line.granted == ["a1", "a2", "a3", "a4"]  # no more than capacity and ahead
+    # While more than two wait, each that ends is made up for; then only those of the capacity.
+    seen = []
+    for _ in range(5):
+        slots.release("a")
+        await settle()
+        seen.append(line.granted[4:])
+    assert seen == [["a5"], ["a5", "a6"], ["a5", "a6"], ["a5", "a6"], ["a5", "a6", "a7"]]
+
+
+async def test_an_owner_at_its_limit_does_not_count_as_waiting() -> None:
+    slots = FairSlots(1, per_owner=1, ahead=1)
+    line = Line(slots)
+    for name in ("a1", "a2", "a3", "a4"):
+        line.ask(name)
+    await settle()
+    assert line.granted == ["a1"]
+    line.ask("b1")
+    await settle()
+    assert line.granted == ["a1"]  # b1 alone waits: it is for whoever is free
+    line.ask("c1")
+    await settle()
+    assert line.granted == ["a1", "b1"]

@@ -55,6 +55,7 @@ async def test_a_bank_of_a_scene_that_ends_unopened_is_closed(
         database_url=url,
         settings=OrchestratorSettings(),
         clips_at_once=1,
+        clips_ahead=0,
         configs={},
         image_features="",
         local_files_only=True,

@@ -1,6 +1,10 @@
 """Clips of the bundled model over several ranks, and what of them must be equal to one process."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +13,10 @@ from torch import Tensor
 from tests.parallel.ranks import Rank
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
-from worldstereo.config import Variant, is_distilled, uses_memory
+from worldstereo.config import ComputeOptions, Variant, is_distilled, uses_memory
 from worldstereo.errors import GenerationCancelled
 from worldstereo.geometry.render import render_points_over
+from worldstereo.models import parallelize
 from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.parallel.mesh import LeaderStopped, ParallelMesh
 from worldstereo.sampling.inputs import clip_inputs
@@ -64,8 +69,35 @@ def latents_of(model: WorldStereo, references: int) -> Tensor:
     return frames
 
 
+@contextmanager
+def watched(model: WorldStereo) -> Iterator[Counter[str]]:
+    """What this rank computes meanwhile: passes, tokens of a block, frames encoded."""
+    seen: Counter[str] = Counter()
+
+    def on_pass(module: Any, args: Any, kwargs: Any) -> None:
+        seen["passes"] += 1
+
+    def on_block(module: Any, args: Any) -> None:
+        seen["tokens"] = args[0].shape[1]
+
+    def on_frames(module: Any, args: Any) -> None:
+        seen["frames"] += len(args[0])
+
+    transformer = model.transformer
+    hooks = [
+        transformer.register_forward_pre_hook(on_pass, with_kwargs=True),
+        transformer.blocks[0].register_forward_pre_hook(on_block),
+        model.vae.vae.encoder.register_forward_pre_hook(on_frames),
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def run_cases(rank: Rank, wanted: list[Case]) -> dict[Case, dict[str, Any]]:
-    """Latents of each case, and what one rank holds of the weights."""
+    """Latents of each case, what one rank holds of the weights, and what it computes."""
     results: dict[Case, dict[str, Any]] = {}
     models: dict[tuple[Variant, ParallelLayout], WorldStereo] = {}
     for layout in dict.fromkeys(case.layout for case in wanted):
@@ -77,8 +109,11 @@ def run_cases(rank: Rank, wanted: list[Case]) -> dict[Case, dict[str, Any]]:
             if key not in models:
                 models[key] = load(case.variant, mesh)
             model = models[key]
+            with watched(model) as seen:
+                latents = latents_of(model, case.references)
             results[case] = {
-                "latents": latents_of(model, case.references),
+                "latents": latents,
+                "seen": dict(seen),
                 "held": held_bytes(model.transformer),
                 "text_held": held_bytes(model.text_encoder.model),
             }
@@ -91,6 +126,27 @@ def held_bytes(model: torch.nn.Module) -> int:
     """Bytes of the weights that this process keeps."""
     local = [getattr(p, "to_local", lambda p=p: p)() for p in model.parameters()]
     return sum(tensor.nbytes for tensor in local)
+
+
+def run_compiled(rank: Rank) -> Tensor:
+    """Latents of blocks that were compiled before their weights were sharded."""
+    mesh = rank.join(ParallelLayout(ulysses=2, fsdp=True))
+    compile_blocks = parallelize.compile_blocks
+    # Inductor takes half a minute: what it is given is made by the same tracing.
+    parallelize.compile_blocks = partial(compile_blocks, backend="eager")
+    try:
+        model = WorldStereo.from_pretrained(
+            "worldstereo-tiny",
+            subfolder="worldstereo-memory",
+            mesh=mesh,
+            options=ComputeOptions(compile=True),
+            local_files_only=True,
+        )
+    finally:
+        parallelize.compile_blocks = compile_blocks
+    latents = latents_of(model, 3)
+    mesh.leave()
+    return latents
 
 
 def run_frames(rank: Rank, frames: list[int]) -> dict[int, tuple[Tensor, ...]]:

@@ -5,12 +5,18 @@ from functools import cache
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed import HashStore
 
 from tests.parallel import cases
 from tests.parallel.cases import Case
 from tests.parallel.ranks import on_ranks
-from worldstereo.config import Variant
+from tests.sampling.clips import make_clip
+from worldstereo.config import Variant, is_distilled
+from worldstereo.errors import ParameterError
 from worldstereo.geometry.render import render_points
+from worldstereo.parallel.layout import ParallelLayout
+from worldstereo.parallel.mesh import ParallelMesh
+from worldstereo.sampling.inputs import clip_inputs
 
 # In one process where the suite runs in several: what the ranks returned is kept in it.
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -57,6 +63,46 @@ def test_sharded_weights_are_held_in_parts(size: int) -> None:
             expected = 1 / size if case.layout.fsdp else 1
             assert share == pytest.approx(expected, rel=0.1), case
             assert text_share == pytest.approx(expected, rel=0.1), case
+
+
+@pytest.mark.parametrize("size", WORLD_SIZES)
+def test_no_rank_does_what_another_does(size: int) -> None:
+    """Tokens of a block, passes of a guided step, frames of the VAE: each rank has its share."""
+    tokens_of_a_frame = cases.HEIGHT * cases.WIDTH // 16**2
+    for case in cases.cases(size):
+        frames = cases.FRAMES + case.references
+        tokens = frames * tokens_of_a_frame
+        passes = cases.STEPS * (1 if is_distilled(case.variant) else 2)
+        seen = [rank[case]["seen"] for rank in on_world(size)]
+        assert {one["tokens"] for one in seen} == {tokens // case.layout.ulysses}, case
+        assert {one["passes"] for one in seen} == {passes // case.layout.cfg}, case
+        # Render and references are shared out; the start frame and the zero frame, one each, are
+        # every rank's own.
+        share = -(-cases.FRAMES // size) + -(-case.references // size)
+        assert all(share - 2 < one["frames"] <= share + 2 for one in seen), case
+
+
+def test_compiled_blocks_of_sharded_weights_give_the_same_latents() -> None:
+    expected = truth("worldstereo-memory", 3)
+    for latents in on_ranks(2, cases.run_compiled):
+        assert (latents - expected).abs().max() <= TOLERANCE
+
+
+def test_a_size_that_the_ranks_cannot_share_is_refused_before_anything_runs() -> None:
+    mesh = ParallelMesh(ParallelLayout(ulysses=2), 0, torch.device("cpu"), None)
+    model = cases.load("worldstereo-camera")
+    model.mesh = mesh
+    clip = make_clip(80, 80, 5, 0)
+    with pytest.raises(ParameterError, match=r"80x80, 25 tokens.*multiple of 2 squares of 16"):
+        model(**vars(clip_inputs(clip, memory=False)), prompt="a room")
+
+
+@pytest.mark.parametrize("rank", [-1, 2])
+def test_a_rank_that_does_not_exist_is_refused(rank: int) -> None:
+    with pytest.raises(ParameterError, match="0 to 1 for cfg 1 x ulysses 2"):
+        ParallelMesh.join(
+            ParallelLayout(ulysses=2), rank=rank, store=HashStore(), device="cpu", timeout_s=1
+        )
 
 
 def test_frames_are_encoded_decoded_and_rendered_in_any_number() -> None:

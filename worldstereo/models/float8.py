@@ -5,7 +5,8 @@ about twice as fast on Hopper, and what that costs in accuracy is measured
 (benchmarks/forward.py), not assumed.
 
 The scheme is the row-wise one of "FP8-LM" and of torchao's ``PerRow``: x = s x8 with
-s = max |row| / 448, the largest number of ``float8_e4m3fn``; products are summed in float32.
+s = max |row| / 448, the largest number of ``float8_e4m3fn``. Hopper sums products in a little less
+than float32 (``use_fast_accum``), as its fast kernels do.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Float8Linear(nn.Module):
         self.weight_scale = nn.Parameter(scale, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out] in the layer's dtype; sums in float32."""
+        """[..., in] -> [..., out] in the layer's dtype."""
         rows, scale = quantise_rows(x.flatten(0, -2))
         # torch.nn.functional.scaled_mm says the same, but torch 2.11 cannot compile it.
         product: Tensor = torch._scaled_mm(

@@ -47,8 +47,8 @@ def over_frames(mesh: ParallelMesh, work: Callable[[Tensor], Tensor], frames: Te
     if mesh.size == 1:
         return work(frames)
     counts = split_frames(len(frames), mesh.size)
-    # Ranks without a frame work on the last one, so that all know the shape of a result.
-    start = min(sum(counts[: mesh.rank]), len(frames) - 1)
+    # Ranks without a frame work on the first one, so that all know the shape of a result.
+    start = sum(counts[: mesh.rank])
     mine = work(frames[start : start + max(counts[mesh.rank], 1)])
     most = max(counts)
     # Both backends want parts of one size: short ones are filled up, and cut again.

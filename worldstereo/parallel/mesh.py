@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from worldstereo.parallel.layout import ParallelLayout, check_world_size
+from worldstereo.errors import ParameterError
+from worldstereo.parallel.layout import ParallelLayout
 
 CFG, RING, ULYSSES = "cfg", "ring", "ulysses"
 
@@ -76,7 +77,15 @@ class ParallelMesh:
             ParameterError: ``rank`` does not exist in this layout.
             torch.distributed.DistError: the others were not there in time.
         """
+        if not 0 <= rank < layout.world_size:
+            raise ParameterError(
+                "there is no such rank",
+                where="rank",
+                got=str(rank),
+                allowed=f"0 to {layout.world_size - 1} for {layout}",
+            )
         device = torch.device(device)
+        timeout = timedelta(seconds=timeout_s)
         backend = "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -86,12 +95,14 @@ class ParallelMesh:
             store=store,
             rank=rank,
             world_size=layout.world_size,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timeout,
             device_id=device if device.type == "cuda" else None,
         )
-        check_world_size(layout, dist.get_world_size())
         shape = (layout.cfg, 1, layout.ulysses)
         mesh = init_device_mesh(device.type, shape, mesh_dim_names=(CFG, RING, ULYSSES))
+        for group in mesh.get_all_groups():
+            # A device mesh gives its groups the backend's own, half an hour.
+            dist.distributed_c10d._set_pg_timeout(timeout, group)
         return cls(layout, rank, device, mesh)
 
     @property

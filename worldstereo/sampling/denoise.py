@@ -52,27 +52,30 @@ def denoise(
     }
     # Over all steps: keys and values of the text and the start frame, rotary tables, references.
     common = _common_arguments(transformer, latents, conditions)
-    text = transformer.text_keys(conditions.text)
-    negative_text = transformer.text_keys(guidance.text) if guidance is not None else None
-    shared_guidance = mesh is not None and mesh.layout.cfg > 1
+    passes = [conditions.text] if guidance is None else [conditions.text, guidance.text]
+    shared_guidance = guidance is not None and mesh is not None and mesh.layout.cfg > 1
+    if shared_guidance:
+        assert mesh is not None
+        passes = [passes[mesh.branch]]
+    texts = [transformer.text_keys(text) for text in passes]
     timesteps = schedule.timesteps
     for index, timestep in enumerate(timesteps):
         states = torch.cat([latents, conditions.start], dim=1)
         t = timestep.to(latents.device).expand(len(latents))
         if guidance is None:
-            velocity = transformer(states, t, text_keys=text, **control, **common).float()
+            velocity = transformer(states, t, text_keys=texts[0], **control, **common).float()
         elif shared_guidance:
             assert mesh is not None
-            own_text = (text, negative_text)[mesh.branch]
-            own = transformer(states, t, text_keys=own_text, **control, **common).float()
+            own = transformer(states, t, text_keys=texts[0], **control, **common).float()
             conditional, unconditional = mesh.both_branches(own)
             velocity = unconditional + guidance.scale * (conditional - unconditional)
         else:
             # The ControlNet sees no text: one result serves both passes.
             residuals = transformer.controlnet_residuals(states, t, **control)
             common["controlnet_residuals"] = residuals
-            conditional = transformer(states, t, text_keys=text, **common).float()
-            unconditional = transformer(states, t, text_keys=negative_text, **common).float()
+            conditional, unconditional = (
+                transformer(states, t, text_keys=text, **common).float() for text in texts
+            )
             velocity = unconditional + guidance.scale * (conditional - unconditional)
         latents = schedule.step(index, velocity, latents)
         if on_step is not None:

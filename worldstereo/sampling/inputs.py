@@ -74,12 +74,15 @@ class InputRules:
         size_multiple: height and width are multiples of it (VAE factor times patch size).
         mask_downsample: of config.json; mask and rays have this many frames for each one after
             the first.
+        ranks: that share the tokens of each frame evenly; a token covers ``size_multiple`` squared
+            pixels.
     """
 
     memory: bool
     camera_qt: bool
     size_multiple: int
     mask_downsample: int
+    ranks: int = 1
 
 
 def to_unit_range(frames: UInt8) -> torch.Tensor:
@@ -171,6 +174,15 @@ def check_inputs(inputs: ClipInputs, rules: InputRules) -> None:
             got=f"{frames} frames of {height}x{width}",
             allowed=f"height and width in multiples of {multiple}",
             fix="resize to one of the model's scale_map",
+        )
+    tokens = height * width // multiple**2
+    if tokens % rules.ranks:
+        raise ParameterError(
+            f"the tokens of a frame cannot be shared by {rules.ranks} ranks",
+            where="render_video",
+            got=f"{height}x{width}, {tokens} tokens",
+            allowed=f"sizes with a multiple of {rules.ranks} squares of {multiple} pixels",
+            fix="resize to one of the model's scale_map, or use fewer ranks",
         )
     maps = rules.mask_downsample * (frames - 1) + 1
     _check_pictures("render_video", video, (1, 3, frames, height, width))

@@ -8,7 +8,8 @@ one clip at a time: the VAE keeps state while it works.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -248,10 +249,11 @@ class WorldStereo:
         text = one_prompt("prompt", prompt, prompt_embeds)
         default = self.config.negative_prompt
         negative = one_prompt("negative_prompt", negative_prompt, negative_prompt_embeds, default)
-        noise = self.mesh.from_leader(self._noise(inputs, latents, generator))
-        conditions = self._encoder.encode(inputs, Prompts(text, negative, image_embeds, scale))
-        result = self._denoise(noise, conditions, steps, on_step)
-        return WorldStereoOutput(self.frames_of(result, output_type))
+        with self._forgetting_failures():
+            noise = self.mesh.from_leader(self._noise(inputs, latents, generator))
+            conditions = self._encoder.encode(inputs, Prompts(text, negative, image_embeds, scale))
+            result = self._denoise(noise, conditions, steps, on_step)
+            return WorldStereoOutput(self.frames_of(result, output_type))
 
     def generate(
         self,
@@ -291,20 +293,18 @@ class WorldStereo:
         steps = denoising_steps(num_inference_steps, self.variant, self.config)
         scale = used_guidance(guidance_scale, self.variant)
         prompts = Prompts(clip.prompt, self.config.negative_prompt, None, scale)
-        finished = False
         try:
-            begin(Progress("encode"))
-            noise = clip_noise(clip.seed, clip.draw, self._latent_shape(inputs), self.device)
-            noise = self.mesh.from_leader(noise)
-            conditions = self._encoder.encode(inputs, prompts)
-            begin(Progress("denoise", 0, steps))
-            latents = self._denoise(
-                noise, conditions, steps, lambda done, of: tell(Progress("denoise", done, of))
-            )
-            begin(Progress("decode"))
-            frames = to_pixels(self.vae.decode(latents))
-            finished = True
-            return frames
+            with self._forgetting_failures():
+                begin(Progress("encode"))
+                noise = clip_noise(clip.seed, clip.draw, self._latent_shape(inputs), self.device)
+                noise = self.mesh.from_leader(noise)
+                conditions = self._encoder.encode(inputs, prompts)
+                begin(Progress("denoise", 0, steps))
+                latents = self._denoise(
+                    noise, conditions, steps, lambda done, of: tell(Progress("denoise", done, of))
+                )
+                begin(Progress("decode"))
+                return to_pixels(self.vae.decode(latents))
         except torch.OutOfMemoryError as error:
             raise GenerationError(
                 "the device ran out of memory",
@@ -312,11 +312,6 @@ class WorldStereo:
                 got=str(error).partition("\n")[0],
                 fix="give the replica a larger device, or use a smaller working size",
             ) from error
-        finally:
-            if not finished:
-                # Ranks may have come to different points; what one of them remembers, and does
-                # not compute again with the others, must be the same on all.
-                self._encoder.forget()
 
     def warm_up(self) -> list[tuple[int, int]]:
         """Compile what is compiled, so that no clip waits for it; the sizes that were run.
@@ -347,6 +342,7 @@ class WorldStereo:
         patch = self.transformer.config.patch_size
         controlnet = self.config.controlnet_cfg
         return InputRules(
+            ranks=self.mesh.layout.ulysses,
             memory=uses_memory(self.variant),
             camera_qt=uses_memory(self.variant) and controlnet.main_camera_embedding,
             size_multiple=self.vae.scale_factor * math.lcm(patch[1], patch[2]),
@@ -365,6 +361,19 @@ class WorldStereo:
                 )
 
     # The stages
+
+    @contextmanager
+    def _forgetting_failures(self) -> Iterator[None]:
+        """Drop what is kept for later clips when the block fails.
+
+        Ranks may have come to different points; what one of them remembers, and does not compute
+        again with the others, must be the same on all.
+        """
+        try:
+            yield
+        except BaseException:
+            self._encoder.forget()
+            raise
 
     def _latent_shape(self, inputs: ClipInputs) -> tuple[int, ...]:
         height, width = (side // self.vae.scale_factor for side in inputs.size)

@@ -33,7 +33,11 @@ def warm_up(transformer: WorldStereoTransformer, config: ModelConfig) -> list[tu
     for height, width in config.scale_map:
         by_tokens.setdefault(height * width, (height, width))
     for height, width in by_tokens.values():
-        transformer(**_zeros(transformer, config, height, width, device))
+        inputs = _zeros(transformer, config, height, width, device)
+        # As the steps of a clip have them: compiled code tells tokens from keys and values.
+        inputs["text_keys"] = transformer.text_keys(inputs.pop("encoder_hidden_states"))
+        inputs["image_keys"] = transformer.image_keys(inputs.pop("encoder_hidden_states_image"))
+        transformer(**inputs)
     return list(by_tokens.values())
 
 
