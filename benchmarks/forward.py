@@ -20,6 +20,7 @@ import torch
 from benchmarks import flash_attention_3
 from benchmarks.environment import write_result
 from benchmarks.full_size_model import (
+    negative_keys,
     random_inputs,
     random_transformer,
     seconds,
@@ -60,13 +61,16 @@ def ways(flash3: bool) -> dict[str, ComputeOptions]:
 
 
 @torch.no_grad()
-def guided_step(model: WorldStereoTransformer, inputs: dict[str, Any]) -> torch.Tensor:
-    """Two passes that share one ControlNet result, as a guided step has them."""
+def guided_step(
+    model: WorldStereoTransformer, inputs: dict[str, Any], negative_keys: Any
+) -> torch.Tensor:
+    """Two passes that share one ControlNet result; the second has another text's keys."""
     control = {name: inputs[name] for name in CONTROL}
     states, timestep = inputs["hidden_states"], inputs["timestep"]
     residuals = model.controlnet_residuals(states, timestep, **control)
     rest = {name: value for name, value in inputs.items() if name not in CONTROL}
     conditional = model(**rest, controlnet_residuals=residuals)
+    rest["text_keys"] = negative_keys
     unconditional = model(**rest, controlnet_residuals=residuals)
     return unconditional + 5.0 * (conditional - unconditional)
 
@@ -91,7 +95,8 @@ def measure(
         "weights_bytes": sum(p.nbytes for p in model.parameters()),
     }
     if guided:
-        steps = seconds(lambda: guided_step(model, inputs), repeats=2)
+        negative = negative_keys(model)
+        steps = seconds(lambda: guided_step(model, inputs, negative), repeats=2)
         found["guided_step_ratio"] = statistics.median(steps) / statistics.median(runs)
     if plain is not None:
         found["relative_l2_error"] = float((output - plain).norm() / plain.norm())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from worldstereo.config import ComputeOptions, ControlNetConfig, Variant, uses_memory
-from worldstereo.models.attention import RotaryPositions
+from worldstereo.models.attention import KeyValue, RotaryPositions
 from worldstereo.models.checkpoint import assign, build_transformer
 from worldstereo.models.parallelize import parallelize_transformer
 from worldstereo.models.transformer import WorldStereoTransformer
@@ -110,6 +110,14 @@ def with_shared_parts(model: WorldStereoTransformer, inputs: dict[str, Any]) -> 
     frames, height, width = inputs["hidden_states"].shape[2:]
     shared["rotary_tables"] = model.rotary_tables(frames, height, width, inputs.get("ref_index"))
     return shared
+
+
+def negative_keys(model: WorldStereoTransformer) -> tuple[KeyValue, ...]:
+    """Keys and values of another text than that of ``random_inputs``."""
+    device = model.patch_embedding.weight.device
+    generator = torch.Generator(device).manual_seed(2)
+    shape = (1, TEXT_TOKENS, SIZES["backbone"]["text_dim"])
+    return model.text_keys(torch.randn(shape, generator=generator, device=device))
 
 
 def seconds(work: Callable[[], Any], repeats: int = 3) -> list[float]:

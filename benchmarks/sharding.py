@@ -31,6 +31,7 @@ from benchmarks.full_size_model import (
     FRAMES,
     HEIGHT,
     WIDTH,
+    negative_keys,
     random_inputs,
     random_transformer,
     seconds,
@@ -86,12 +87,16 @@ def transformer_rows(
     found["memory"] = memory_row(model, inputs)
     one = with_shared_parts(model, random_inputs(VARIANT, 1, mesh.device))
     keep(found, "forward, one GPU, 1 reference", lambda: model(**one), rank)
-    unshared = keep(found, "guided step, one GPU", lambda: guided_step(model, inputs), rank)
+    negative = negative_keys(model)
+    unshared = keep(
+        found, "guided step, one GPU", lambda: guided_step(model, inputs, negative), rank
+    )
 
     guided = join(ParallelLayout(cfg=2))
+    own = inputs | {"text_keys": (inputs["text_keys"], negative)[guided.branch]}
 
     def own_branch() -> torch.Tensor:
-        conditional, unconditional = guided.both_branches(model(**inputs).float())
+        conditional, unconditional = guided.both_branches(model(**own).float())
         return unconditional + 5.0 * (conditional - unconditional)
 
     shared = keep(found, "guided step, two GPUs", own_branch, rank)
