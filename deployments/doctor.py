@@ -79,6 +79,8 @@ OPTIONAL: tuple[tuple[str, str, str], ...] = (
     ("OpenEXR", "reads .exr depth maps", "pip install -e '.[exr]'"),
     ("evo", "aligns trajectories, for worldstereo evaluate", "pip install -e '.[evaluate]'"),
     ("gsplat", "trains Gaussian splats", "pip install -e '.[splats]'"),
+    ("kernels", "fetches FlashAttention-3", "pip install -e '.[flash3]'"),
+    ("cudnn", "attends in 8 bits", "pip install -e '.[fp8]'"),
 )
 
 
