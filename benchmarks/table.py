@@ -197,6 +197,18 @@ def _warm_up(result: Result) -> Rows:
     ]
 
 
+def _makespan(result: Result) -> Rows:
+    return [
+        (
+            f"a scene of {row['trajectories']} trajectories, clips of {result['clip_s']:.0f} s, "
+            f"{name}: over the exact schedule of {row['rounds']} rounds",
+            f"{100 * (row['over_schedule'] - 1):.0f} %, {row['overhead_per_round_s']:.2f} s a round",
+        )
+        for name, row in result.items()
+        if name.endswith(" replicas")
+    ]
+
+
 # Result file and what makes rows of it, for each document.
 README_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("forward", _forward_short),
@@ -214,6 +226,7 @@ PERFORMANCE_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("loading", _loading),
     ("clip", _clip),
     ("warm_up", _warm_up),
+    ("makespan", _makespan),
 ]
 DOCUMENTS = {README: README_ROWS, PERFORMANCE: PERFORMANCE_ROWS}
 
