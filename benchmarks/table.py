@@ -202,7 +202,7 @@ def _makespan(result: Result) -> Rows:
         (
             f"a scene of {row['trajectories']} trajectories, clips of {result['clip_s']:.0f} s, "
             f"{name}: over the exact schedule of {row['rounds']} rounds",
-            f"{100 * (row['over_schedule'] - 1):.0f} %, {row['overhead_per_round_s']:.2f} s a round",
+            f"{row['over_schedule'] - 1:.0%}, {row['overhead_per_round_s']:.2f} s a round",
         )
         for name, row in result.items()
         if name.endswith(" replicas")
