@@ -1,5 +1,6 @@
 """Several ranks compute what one process computes: latents, frames, and what they hold."""
 
+from datetime import timedelta
 from functools import cache
 
 import pytest
@@ -133,3 +134,27 @@ def test_the_leader_s_stop_ends_the_clip_on_every_rank_in_the_same_step() -> Non
     assert follower["seen"] == []
     assert (leader["frames"] == follower["frames"]).all()
     assert leader["frames"].std() > 10
+
+
+@pytest.mark.parametrize(("device", "number"), [("cuda", 3), ("cuda:1", 1)])
+def test_a_gpu_without_a_number_is_the_current_one(
+    device: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker names its own; what is asked of torch is looked at, for want of GPUs."""
+    asked: dict[str, object] = {}
+
+    def init(backend: str, **named: object) -> None:
+        asked.update(named, backend=backend)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: asked.update(chosen=chosen))
+    monkeypatch.setattr(torch.distributed, "init_process_group", init)
+    with pytest.raises(InterruptedError):
+        ParallelMesh.join(
+            ParallelLayout(ulysses=2), rank=1, store=HashStore(), device=device, timeout_s=7
+        )
+    expected = torch.device("cuda", number)
+    assert asked["chosen"] == asked["device_id"] == expected
+    assert asked["backend"] == "cpu:gloo,cuda:nccl"
+    assert asked["timeout"] == timedelta(seconds=7)

@@ -68,8 +68,8 @@ class ParallelMesh:
             layout: the same on all ranks.
             rank: of this process, 0 to ``layout.world_size - 1``.
             store: where the ranks meet, such as a ``TCPStore``.
-            device: of this rank, a CUDA device or the CPU. Tensors on it go through NCCL or Gloo,
-                words between the processes always through Gloo.
+            device: of this rank, a CUDA device (``cuda``: the current one) or the CPU. Tensors on
+                it go through NCCL or Gloo, words between the processes always through Gloo.
             timeout_s: an exchange that takes longer raises. Whoever runs the ranks should notice
                 earlier: NCCL ends the process.
 
@@ -88,6 +88,8 @@ class ParallelMesh:
         timeout = timedelta(seconds=timeout_s)
         backend = "gloo"
         if device.type == "cuda":
+            number = torch.cuda.current_device() if device.index is None else device.index
+            device = torch.device("cuda", number)
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
         dist.init_process_group(
