@@ -153,6 +153,23 @@ def _tensor(array: Float32) -> torch.Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
+def check_clip(clip: Clip, nframe: int) -> None:
+    """ParameterError for a clip that has not ``nframe`` cameras, renders and masks."""
+    counts = {
+        "cameras": len(clip.cameras),
+        "render_video": len(clip.render_video),
+        "hole_mask": len(clip.hole_mask),
+    }
+    for name, count in counts.items():
+        if count != nframe:
+            raise ParameterError(
+                "a clip of another length than the model's",
+                where=f"{clip.trajectory_id}: {name}",
+                got=f"{count} frames",
+                allowed=f"{nframe} (nframe of config.json)",
+            )
+
+
 def check_inputs(inputs: ClipInputs, rules: InputRules) -> None:
     """Refuse tensors that do not fit each other or the model.
 

@@ -26,7 +26,7 @@ from worldstereo.config import (
     uses_memory,
     variant_named,
 )
-from worldstereo.errors import GenerationError, ParameterError
+from worldstereo.errors import GenerationError
 from worldstereo.models.checkpoint import load_transformer
 from worldstereo.models.source import read_model_config, resolve_base, resolve_folder
 from worldstereo.models.transformer import WorldStereoTransformer
@@ -54,6 +54,7 @@ from worldstereo.sampling.encoders import ImageEncoder, TextEncoder
 from worldstereo.sampling.inputs import (
     ClipInputs,
     InputRules,
+    check_clip,
     check_inputs,
     check_tensor,
     clip_inputs,
@@ -287,7 +288,7 @@ class WorldStereo:
         def begin(progress: Progress) -> None:
             self.mesh.agree(lambda: tell(progress))
 
-        self._check_clip(clip)
+        check_clip(clip, self.config.nframe)
         inputs = clip_inputs(clip, memory=uses_memory(self.variant))
         check_inputs(inputs, self._rules)
         steps = denoising_steps(num_inference_steps, self.variant, self.config)
@@ -348,17 +349,6 @@ class WorldStereo:
             size_multiple=self.vae.scale_factor * math.lcm(patch[1], patch[2]),
             mask_downsample=controlnet.mask_downsample,
         )
-
-    def _check_clip(self, clip: Clip) -> None:
-        counts = {"render_video": len(clip.render_video), "hole_mask": len(clip.hole_mask)}
-        for name, count in {"cameras": len(clip.cameras), **counts}.items():
-            if count != self.config.nframe:
-                raise ParameterError(
-                    "a clip of another length than the model's",
-                    where=f"{clip.trajectory_id}: {name}",
-                    got=f"{count} frames",
-                    allowed=f"{self.config.nframe} (nframe of config.json)",
-                )
 
     # The stages
 
