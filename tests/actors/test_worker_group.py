@@ -145,6 +145,15 @@ async def test_after_shutdown_nobody_is_asked() -> None:
         group.execute("third", "clip", None, None)
 
 
+async def test_a_group_that_was_shut_down_is_a_lost_one() -> None:
+    """A clip may still ask it for progress when something else has ended it."""
+    group = WorkerGroup([])
+    with pytest.raises(WorkerLost, match="have ended"):
+        await group.progress("attempt", 0, 0.1)
+    with pytest.raises(WorkerLost, match="have ended"):
+        _ = group.leader
+
+
 async def test_there_are_as_many_workers_as_ranks() -> None:
     spec = GroupSpec(spec_of("meeting", TWO_RANKS), 3, 0.1, 0, 10)
     with pytest.raises(ParameterError, match="as many processes"):
