@@ -42,7 +42,7 @@ from tests.golden.check_transformer import build_case, inputs_of
 from worldstereo.config import ComputeOptions
 from worldstereo.models.parallelize import parallelize_transformer, split_tokens
 from worldstereo.parallel.layout import ParallelLayout
-from worldstereo.parallel.mesh import CFG, RING, ULYSSES, ParallelMesh
+from worldstereo.parallel.mesh import CFG, ULYSSES, ParallelMesh
 from worldstereo.sampling.vae import KeyframeVAE
 
 VARIANT = "worldstereo-memory"
@@ -93,6 +93,8 @@ def transformer_rows(
     )
 
     guided = join(ParallelLayout(cfg=2))
+    torch._dynamo.reset()
+    split_tokens(model, guided, attention, share_control=True)
     own = inputs | {"text_keys": (inputs["text_keys"], negative)[guided.branch]}
 
     def own_branch() -> torch.Tensor:
@@ -103,10 +105,11 @@ def transformer_rows(
     found["relative_l2, guidance shared"] = relative_l2(shared, unshared.float())
 
     # The same process groups, seen as one row.
-    row = init_device_mesh("cuda", (1, 1, 2), mesh_dim_names=(CFG, RING, ULYSSES))
+    row = init_device_mesh("cuda", (1, 2), mesh_dim_names=(CFG, ULYSSES))
     tokens = ParallelMesh(ParallelLayout(ulysses=2), rank, mesh.device, row)
     torch._dynamo.reset()
-    split_tokens(model, tokens, attention)
+    model.controlnet.gather_tokens = torch.nn.Identity()
+    split_tokens(model, tokens, attention, share_control=False)
     inputs = with_shared_parts(model, random_inputs(VARIANT, REFERENCES, mesh.device))
     output = keep(found, "forward, two GPUs", lambda: model(**inputs), rank).float()
     found["relative_l2, tokens shared"] = relative_l2(output, plain)

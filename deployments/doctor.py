@@ -243,14 +243,11 @@ def attention_check(settings: ModelSettings) -> Check:
 
     from worldstereo.models.attention_backend import attention_backend, attention_backends
 
-    name, parallel = settings.attention, settings.parallel
-    split = parallel is not None and parallel.ulysses > 1
-    allowed = attention_backends(context_parallel=split)
+    name, allowed = settings.attention, attention_backends()
     fix = "set attention in the model's configuration"
     if name not in allowed:
         fix = f"{fix} to one of {', '.join(allowed)}"
-        seen = " that sees other ranks' tokens" if split else ""
-        return Check("engine", "attention", "fails", f"there is no {name!r}{seen}", fix)
+        return Check("engine", "attention", "fails", f"there is no {name!r}", fix)
     if settings.device == "cuda" and not torch.cuda.is_available():
         return Check("engine", "attention", "note", f"{name}: cannot be tried without a GPU")
     if settings.device == "cuda" and name.endswith("_hub"):
@@ -260,7 +257,7 @@ def attention_check(settings: ModelSettings) -> Check:
             return Check("engine", "attention", "ok", detail)
         return Check("engine", "attention", "fails", problem, f"pip install kernels, or {fix}")
     try:
-        attention_backend(name, torch.device(settings.device), context_parallel=split)
+        attention_backend(name, torch.device(settings.device))
     except WorldStereoError as error:
         return _failure("engine", "attention", error, fix)
     return Check("engine", "attention", "ok", name)

@@ -139,7 +139,7 @@ def test_attention_that_every_device_has(name: str) -> None:
 def test_unknown_attention_fails_with_all_names() -> None:
     found = attention("flesh")
     assert (found.state, found.detail) == ("fails", "there is no 'flesh'")
-    names = ", ".join(attention_backends(context_parallel=False))
+    names = ", ".join(attention_backends())
     assert found.fix == f"set attention in the model's configuration to one of {names}"
 
 

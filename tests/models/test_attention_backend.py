@@ -9,7 +9,6 @@ from worldstereo.errors import MissingDependencyError, ParameterError
 from worldstereo.models.attention import ContextAttentionProcessor, SelfAttentionProcessor
 from worldstereo.models.attention_backend import (
     attention_backend,
-    attention_backends,
     set_attention,
 )
 
@@ -19,34 +18,24 @@ GPU = torch.device("cuda", 0)  # by name alone: nothing runs on it
 
 def test_auto_is_pytorch_s_own() -> None:
     for device in (CPU, GPU):
-        backend = attention_backend("auto", device, context_parallel=True)
+        backend = attention_backend("auto", device)
         assert backend is AttentionBackendName.NATIVE
 
 
-def test_a_backend_that_sees_one_rank_s_tokens_alone_is_refused_where_they_are_split() -> None:
-    with pytest.raises(ParameterError, match="one rank's tokens alone") as caught:
-        attention_backend("_flash_3", GPU, context_parallel=True)
-    allowed = str(caught.value.allowed).split(", ")
-    assert {"auto", "fp8", "native", "_native_cudnn", "_flash_3_hub", "sage"} <= set(allowed)
-    assert "_flash_3" not in allowed
-    assert "_flash_3" in attention_backends(context_parallel=False)
-
-
-@pytest.mark.parametrize("context_parallel", [False, True])
-def test_an_unknown_name_is_refused(context_parallel: bool) -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ParameterError, match=r"no such attention backend; got 'flush'.*native"):
-        attention_backend("flush", GPU, context_parallel=context_parallel)
+        attention_backend("flush", GPU)
 
 
 @pytest.mark.parametrize("name", ["_native_cudnn", "fp8"])
 def test_a_gpu_s_kernel_is_refused_on_a_cpu(name: str) -> None:
     with pytest.raises(ParameterError, match=r"cpu|CPU"):
-        attention_backend(name, CPU, context_parallel=False)
+        attention_backend(name, CPU)
 
 
 def test_a_package_that_is_missing_is_named() -> None:
     with pytest.raises(MissingDependencyError, match=r"sage cannot be used.*sageattention"):
-        attention_backend("sage", GPU, context_parallel=False)
+        attention_backend("sage", GPU)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from tests.golden import recipe
 from tests.models.tiny import MEMORY, tiny_inputs, tiny_model
 from worldstereo.config import ComputeOptions
 from worldstereo.errors import ParameterError
-from worldstereo.models.float8 import FLOAT8, Float8Linear, quantise_rows, use_float8
+from worldstereo.models.float8 import FLOAT8, Float8Linear, gelu, quantise_rows, use_float8
 from worldstereo.models.parallelize import parallelize_transformer
 from worldstereo.parallel.mesh import ParallelMesh
 
@@ -29,6 +29,16 @@ def test_a_row_in_8_bits_is_the_row_to_one_sixteenth(rows: int, size: float, sal
     largest = values.abs().amax(dim=1, keepdim=True)
     assert ((restored - values).abs() <= ROUNDING * values.abs() + 2**-9 * largest / 448).all()
     assert torch.allclose(restored.abs().amax(dim=1, keepdim=True), largest, rtol=1e-5)
+
+
+def test_gelu_is_that_of_the_feed_forward() -> None:
+    x = torch.linspace(-12, 12, 2001)
+    expected = nn.functional.gelu(x.double(), approximate="tanh")
+    assert torch.allclose(gelu(x).double(), expected, rtol=1e-5, atol=1e-7)
+    narrow = x.bfloat16()
+    expected = nn.functional.gelu(narrow.double(), approximate="tanh")
+    assert gelu(narrow).dtype == torch.bfloat16
+    assert torch.allclose(gelu(narrow).double(), expected, rtol=2**-8, atol=1e-7)
 
 
 def test_zeros_stay_zeros() -> None:

@@ -71,7 +71,7 @@ def latents_of(model: WorldStereo, references: int) -> Tensor:
 
 @contextmanager
 def watched(model: WorldStereo) -> Iterator[Counter[str]]:
-    """What this rank computes meanwhile: passes, tokens of a block, frames encoded."""
+    """What this rank computes meanwhile: passes, tokens of the blocks, frames encoded."""
     seen: Counter[str] = Counter()
 
     def on_pass(module: Any, args: Any, kwargs: Any) -> None:
@@ -80,6 +80,9 @@ def watched(model: WorldStereo) -> Iterator[Counter[str]]:
     def on_block(module: Any, args: Any) -> None:
         seen["tokens"] = args[0].shape[1]
 
+    def on_control(module: Any, args: Any) -> None:
+        seen["control_tokens"] = args[0].shape[1]
+
     def on_frames(module: Any, args: Any) -> None:
         seen["frames"] += len(args[0])
 
@@ -87,6 +90,7 @@ def watched(model: WorldStereo) -> Iterator[Counter[str]]:
     hooks = [
         transformer.register_forward_pre_hook(on_pass, with_kwargs=True),
         transformer.blocks[0].register_forward_pre_hook(on_block),
+        transformer.controlnet.controlnet_blocks[0].register_forward_pre_hook(on_control),
         model.vae.vae.encoder.register_forward_pre_hook(on_frames),
     ]
     try:

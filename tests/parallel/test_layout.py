@@ -13,6 +13,7 @@ from worldstereo.parallel.layout import (
     ParallelLayout,
     check_layout,
     check_world_size,
+    shares_control,
     tokens_per_frame,
     ulysses_degrees,
 )
@@ -71,6 +72,18 @@ def test_what_is_refused_says_what_would_do(
     assert error.where == where
     assert error.allowed is not None
     assert allowed in error.allowed
+
+
+def test_guidance_shares_the_controlnet_where_all_ranks_divide_it() -> None:
+    """608 x 608 has 1,444 tokens a frame, which 4 divides and 8 does not."""
+    config = full_config()
+    assert shares_control(ParallelLayout(cfg=2), config, FULL)
+    assert shares_control(ParallelLayout(cfg=2, ulysses=2), config, FULL)
+    assert not shares_control(ParallelLayout(cfg=2, ulysses=4), config, FULL)
+    assert not shares_control(ParallelLayout(ulysses=4), config, FULL)
+    odd = full_config(controlnet_cfg=SIZES["controlnet_cfg"] | {"num_heads": 2})
+    assert shares_control(ParallelLayout(cfg=2), odd, FULL)
+    assert not shares_control(ParallelLayout(cfg=2, ulysses=2), odd, FULL)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -76,6 +76,9 @@ def test_no_rank_does_what_another_does(size: int) -> None:
         passes = cases.STEPS * (1 if is_distilled(case.variant) else 2)
         seen = [rank[case]["seen"] for rank in on_world(size)]
         assert {one["tokens"] for one in seen} == {tokens // case.layout.ulysses}, case
+        assert {one["control_tokens"] for one in seen} == {
+            cases.FRAMES * tokens_of_a_frame // size
+        }, case
         assert {one["passes"] for one in seen} == {passes // case.layout.cfg}, case
         # Render and references are shared out; the start frame and the zero frame, one each, are
         # every rank's own.

@@ -2,25 +2,22 @@
 
 Owns: rotary tables (also for references, which sit to the right of the target), attention over
 target and reference tokens in one row, and cross-attention to text and image whose keys and values
-may have been computed before. Leaves to others: the attention kernel and its sharding, which
-diffusers' dispatch chooses by ``_attention_backend`` and ``_parallel_config`` of each processor;
-both are set from outside.
+may have been computed before. Leaves to others: the attention kernel, by each processor's
+``_attention_backend``, and the tokens of other ranks, by its ``_exchange``; both are set from
+outside (attention_backend.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Protocol, Self, cast
 
 import torch
-from diffusers.models.attention_dispatch import (
-    _templated_context_parallel_attention,
-    dispatch_attention_fn,
-)
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed
 from torch import Tensor
 
-from worldstereo.models.attention_fp8 import attention_fp8, forward_of_ulysses
+from worldstereo.models.attention_fp8 import attention_fp8
 
 # ``_attention_backend`` for which diffusers has no name: ours in 8 bits.
 FP8 = "fp8"
@@ -34,6 +31,18 @@ class KeyValue(NamedTuple):
 
     key: Tensor
     value: Tensor
+
+
+class Exchange(Protocol):
+    """What the ranks that share a pass do around attention: parallel/sequence.py has it."""
+
+    def by_heads(self, mine: Tensor) -> Tensor:
+        """This rank's tokens of all heads -> all tokens of this rank's heads."""
+        ...
+
+    def by_tokens(self, mixed: Tensor) -> Tensor:
+        """The way back."""
+        ...
 
 
 # What cross-attention looks at: embedded tokens [B, tokens, width], or one block's keys and values.
@@ -130,7 +139,7 @@ class SelfAttentionProcessor:
     """Self-attention over a row of tokens, of which the first ones may be all that look."""
 
     _attention_backend: Any = None
-    _parallel_config: Any = None
+    _exchange: Exchange | None = None
 
     def __call__(
         self,
@@ -169,21 +178,18 @@ class SelfAttentionProcessor:
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[B, queries, heads, head size] over all keys, of all ranks where tokens are split."""
-        parallel = self._parallel_config
-        if self._attention_backend != FP8:
-            mixed = dispatch_attention_fn(
-                query, key, value, backend=self._attention_backend, parallel_config=parallel
-            )
-        elif parallel is None:
-            mixed = attention_fp8(query, key, value)
-        else:
-            mixed = _templated_context_parallel_attention(
-                *(query, key, value),
-                forward_op=forward_of_ulysses,
-                backward_op=None,
-                _parallel_config=parallel,
-            )
-        return cast(Tensor, mixed)
+        exchange = self._exchange
+        if exchange is None:
+            return attend(query, key, value, self._attention_backend)
+        query, key, value = (exchange.by_heads(x) for x in (query, key, value))
+        return exchange.by_tokens(attend(query, key, value, self._attention_backend))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, backend: Any) -> Tensor:
+    """Attention without a mask of [B, tokens, heads, head size] by a backend; see there."""
+    if backend == FP8:
+        return attention_fp8(query, key, value)
+    return cast(Tensor, dispatch_attention_fn(query, key, value, backend=backend))
 
 
 def text_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:
@@ -203,12 +209,10 @@ def image_key_value(attn: WanAttention, tokens: Tensor) -> KeyValue:
 class ContextAttentionProcessor:
     """Cross-attention of the target tokens to image and text: two attentions, added.
 
-    The context is whole on every rank of a sharded model, so ``_parallel_config`` may be set but
-    is not used here.
+    Every rank holds the whole context, so nothing is exchanged.
     """
 
     _attention_backend: Any = None
-    _parallel_config: Any = None
 
     def __call__(
         self,
@@ -244,11 +248,5 @@ class ContextAttentionProcessor:
         return cast(Tensor, attn.to_out[0](from_text + from_image))
 
     def _attend(self, query: Tensor, context: KeyValue) -> Tensor:
-        mixed = dispatch_attention_fn(
-            query,
-            context.key,
-            context.value,
-            backend=self._attention_backend,
-            parallel_config=None,
-        )
-        return cast(Tensor, mixed.flatten(2, 3).type_as(query))
+        mixed = attend(query, context.key, context.value, self._attention_backend)
+        return mixed.flatten(2, 3).type_as(query)

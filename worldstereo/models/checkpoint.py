@@ -46,7 +46,7 @@ from worldstereo.models.transformer import (
     MemoryTransformer,
     WorldStereoTransformer,
 )
-from worldstereo.parallel.layout import check_layout
+from worldstereo.parallel.layout import check_layout, shares_control
 from worldstereo.parallel.mesh import ParallelMesh
 
 # Parameters that the base model does not have; a variant's file must hold them.
@@ -125,7 +125,8 @@ def load_transformer(
     stored = locate_tensors(model, base_transformer_folder, variant_folder)
     nn.Module.to(model, dtype)  # diffusers' own warns of what WorldStereoTransformer sees to
     model.requires_grad_(False).eval()
-    parallelize_transformer(model, mesh, options)
+    shared = shares_control(mesh.layout, config, backbone)
+    parallelize_transformer(model, mesh, options, share_control=shared)
     if mesh.layout.fsdp:
         model.to_empty(device=mesh.device)
     for name, tensor in checkpoint_tensors(stored):

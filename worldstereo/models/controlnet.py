@@ -129,6 +129,9 @@ class MapEmbedding(nn.Module):
 class ControlNet(nn.Module):
     """The branch that reads renders and rays; its parameters are ``controlnet.*``.
 
+    Tokens pass ``split_tokens`` before the first block and ``gather_tokens`` behind each, which do
+    nothing here; ``ranks`` is how many ranks they are split over.
+
     Args:
         config: sizes, ``controlnet_cfg`` of the variant.
         in_channels: channels of its latent input, 36.
@@ -163,6 +166,9 @@ class ControlNet(nn.Module):
         self.proj_out = nn.ModuleList(
             nn.Linear(config.dim, width) for _ in range(config.num_layers)
         )
+        self.split_tokens: nn.Module = nn.Identity()
+        self.gather_tokens: nn.Module = nn.Identity()
+        self.ranks = 1
 
     def embed(self, latents: Tensor, maps: Tensor) -> Tensor:
         """Tokens that enter the first block.
@@ -191,7 +197,15 @@ class ControlNet(nn.Module):
         return cast(Tensor, self.proj_in(tokens + map_tokens))
 
     def states(self, tokens: Tensor, temb: Tensor, rotary: Rotary) -> Iterator[Tensor]:
-        """[B, N, dim] after each block, computed as they are asked for."""
+        """[B, N, dim] after each block, computed as they are asked for.
+
+        Args:
+            tokens: [B, N, dim], of ``embed``.
+            temb: [B, time_embed_dim].
+            rotary: positions of the N tokens.
+        """
+        tokens = self.split_tokens(tokens)
+        cos, sin = (self.split_tokens(table) for table in rotary)
         for block in self.controlnet_blocks:
-            tokens = block(tokens, temb, rotary)
-            yield tokens
+            tokens = block(tokens, temb, (cos, sin))
+            yield self.gather_tokens(tokens)

@@ -11,6 +11,8 @@ than float32 (``use_fast_accum``), as its fast kernels do.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -43,9 +45,32 @@ def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     largest = values.abs().amax(dim=-1, keepdim=True).float()
     scale = (largest / _LARGEST).clamp_min(_SMALLEST)
-    # Clamped: rounding could step over the largest number, which has no infinity behind it.
-    scaled = (values.float() / scale).clamp(-_LARGEST, _LARGEST)
+    # A product, not a quotient: dividing each number takes longer than all the rest. Clamped:
+    # rounding could step over the largest number, which has no infinity behind it.
+    scaled = (values.float() * scale.reciprocal()).clamp(-_LARGEST, _LARGEST)
     return scaled.to(FLOAT8), scale
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh approximation, as the feed-forward has it.
+
+    Written by the sigmoid, (1 + tanh u) / 2 = sigmoid(2 u): the same function, and a third of the
+    time of ``torch.nn.functional.gelu`` where it is computed in front of a rounding to 8 bits.
+    """
+    wide = x.float()
+    inner = wide + 0.044715 * wide * wide * wide
+    return (wide * torch.sigmoid(2 * math.sqrt(2 / math.pi) * inner)).type_as(x)
+
+
+class _ProjectedGELU(nn.Module):
+    """diffusers' ``GELU``, the first half of a feed-forward, by ``gelu`` above."""
+
+    def __init__(self, proj: nn.Module) -> None:
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return gelu(self.proj(hidden_states))
 
 
 class Float8Linear(nn.Module):
@@ -120,3 +145,4 @@ def use_float8(model: nn.Module) -> None:
             if not linear.weight.is_meta:
                 replacement.store_weight(linear.weight)
             setattr(block.get_submodule(owner), attribute, replacement)
+        block.ffn.net[0] = _ProjectedGELU(block.ffn.net[0].proj)

@@ -1,6 +1,6 @@
 """Applies parallelism, compilation and sharded weights to a transformer: the one place that does.
 
-The order matters: 8-bit layers, context parallelism of self-attention and the token boundaries,
+The order matters: 8-bit layers, sequence parallelism of self-attention and the token boundaries,
 then compilation of each block, then fully sharded weights block by block and at last the root.
 All of it may be done to a model on the meta device; checkpoint.py then fills what each rank
 holds. The model itself knows no ranks.
@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 from torch import nn
 from torch.distributed.fsdp import register_fsdp_forward_method
 
@@ -20,17 +19,23 @@ from worldstereo.errors import ParameterError
 from worldstereo.models.attention_backend import attention_backend, set_attention
 from worldstereo.models.float8 import check_float8, use_float8
 from worldstereo.models.transformer import WorldStereoTransformer
-from worldstereo.parallel.mesh import ULYSSES, ParallelMesh
-from worldstereo.parallel.sequence import GatherTokens, SplitTokens
+from worldstereo.parallel.mesh import CFG, ULYSSES, ParallelMesh
+from worldstereo.parallel.sequence import GatherTokens, HeadExchange, SplitTokens
 from worldstereo.parallel.weights import shard_weights
 
 # What is called on a model or block beside ``forward`` and reads their weights.
 _ROOT_METHODS = ("text_keys", "image_keys", "controlnet_residuals")
 _BLOCK_METHODS = ("text_key_value", "image_key_value")
+# Each fused kernel is timed in several shapes: a longer first start for faster steps.
+_INDUCTOR = {"coordinate_descent_tuning": True}
 
 
 def parallelize_transformer(
-    model: WorldStereoTransformer, mesh: ParallelMesh, options: ComputeOptions
+    model: WorldStereoTransformer,
+    mesh: ParallelMesh,
+    options: ComputeOptions,
+    *,
+    share_control: bool = False,
 ) -> None:
     """Prepare a transformer for its ranks, in place.
 
@@ -38,6 +43,8 @@ def parallelize_transformer(
         model: whole, in its final dtypes; usually on the meta device.
         mesh: the ranks, all of which call this.
         options: attention backend, compilation, 8-bit products.
+        share_control: whether the branches of guidance share the ControlNet's tokens; see
+            ``layout.shares_control``.
 
     Raises:
         ParameterError: the device or the layout does not go with an option.
@@ -46,7 +53,7 @@ def parallelize_transformer(
     _check_options(mesh, options)
     if options.fp8:
         use_float8(model)
-    split_tokens(model, mesh, options.attention)
+    split_tokens(model, mesh, options.attention, share_control=share_control)
     if options.compile:
         compile_blocks(model)
     if mesh.layout.fsdp:
@@ -66,29 +73,34 @@ def _check_options(mesh: ParallelMesh, options: ComputeOptions) -> None:
         )
 
 
-def split_tokens(model: WorldStereoTransformer, mesh: ParallelMesh, attention: str) -> None:
+def split_tokens(
+    model: WorldStereoTransformer, mesh: ParallelMesh, attention: str, *, share_control: bool
+) -> None:
     """Self-attention over all ranks' tokens; everything else over this rank's own.
 
     Args:
         model: changed in place.
         mesh: the ranks; nothing is split where one runs a pass.
         attention: name of the backend.
+        share_control: whether ranks of both guidance branches, which need the same of the
+            ControlNet, each make their part of it.
     """
-    several = mesh.layout.ulysses > 1
-    backend = attention_backend(attention, mesh.device, context_parallel=several)
-    if not several:
-        set_attention(model, backend, None)
+    backend = attention_backend(attention, mesh.device)
+    set_attention(model, backend, None)
+    if mesh.device_mesh is None:
         return
-    assert mesh.device_mesh is not None
-    # Not diffusers' enable_parallelism: its plan knows neither ControlNet nor references, and it
-    # refuses a CPU.
-    config = ParallelConfig(
-        context_parallel_config=ContextParallelConfig(ulysses_degree=mesh.layout.ulysses)
-    )
-    config.setup(mesh.rank, mesh.size, mesh.device, mesh=mesh.device_mesh)
-    set_attention(model, backend, config)
-    model.split_tokens = SplitTokens(mesh.device_mesh[ULYSSES])
-    model.gather_tokens = GatherTokens(mesh.device_mesh[ULYSSES])
+    tokens, branches = mesh.device_mesh[ULYSSES], mesh.device_mesh[CFG]
+    control = model.controlnet
+    if mesh.layout.ulysses > 1:
+        set_attention(model, backend, HeadExchange(tokens))
+        model.split_tokens, model.gather_tokens = SplitTokens(tokens), GatherTokens(tokens)
+        control.split_tokens = model.split_tokens
+        control.ranks = mesh.layout.ulysses
+    if share_control and mesh.layout.cfg > 1:
+        set_attention(control, backend, HeadExchange(mesh.row()))
+        control.split_tokens = nn.Sequential(control.split_tokens, SplitTokens(branches))
+        control.gather_tokens = GatherTokens(branches)
+        control.ranks = mesh.size
 
 
 def compile_blocks(model: WorldStereoTransformer, backend: str = "inductor") -> None:
@@ -100,8 +112,9 @@ def compile_blocks(model: WorldStereoTransformer, backend: str = "inductor") -> 
         model: whose blocks are compiled; only their ``forward``, so that hooks stay outside.
         backend: of ``torch.compile``.
     """
+    options = _INDUCTOR if backend == "inductor" else None
     for block in (*model.blocks, *model.controlnet.controlnet_blocks):
-        block.forward = torch.compile(block.forward, backend=backend)
+        block.forward = torch.compile(block.forward, backend=backend, options=options)
     for block in model.blocks:
         block.register_forward_pre_hook(_leave_references_open)
 

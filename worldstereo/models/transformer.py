@@ -8,8 +8,9 @@ Sharing. Each pass computes everything by itself unless it is given what was com
 ``controlnet_residuals`` (once a step), ``text_keys`` and ``image_keys`` (once a prompt, once a
 start frame) and ``rotary_tables`` (once a shape). The result is the same to the bit.
 
-Token boundaries. Tokens of both streams and their rotary tables pass ``split_tokens`` before the
-first block, the result passes ``gather_tokens`` behind the last projection. Both do nothing here.
+Token boundaries. Tokens of the backbone and their rotary tables pass ``split_tokens`` before the
+first block, the result passes ``gather_tokens`` behind the last projection. Both do nothing here;
+the ControlNet has its own.
 """
 
 from __future__ import annotations
@@ -326,8 +327,8 @@ class WorldStereoTransformer(WanTransformer3DModel):  # type: ignore[misc]  # di
             torch.cat([noisy.to(dtype), rendered.to(dtype)], dim=1),
             torch.cat([mask.to(dtype), rays.to(dtype)], dim=1),
         )
-        cos, sin = (self.split_tokens(t) for t in self.controlnet.rope(*hidden_states.shape[2:]))
-        return self.controlnet.states(self.split_tokens(tokens), temb, (cos, sin))
+        cos, sin = self.controlnet.rope(*hidden_states.shape[2:])
+        return self.controlnet.states(tokens, temb, (cos, sin))
 
     def _head(self, tokens: Tensor, temb: Tensor, grid: Sequence[int]) -> Tensor:
         """[B, N, width] -> [B, 16, F, h, w], Wan's output norm, projection and unpatchify."""

@@ -19,6 +19,7 @@ from worldstereo.models.source import BackboneConfig
 _PIXELS_PER_LATENT = 8
 # Degrees that are named in a message.
 _MOST_NAMED = 64
+_BACKBONE_HEADS = "heads of the backbone"
 
 
 class ParallelLayout(BaseModel):
@@ -106,6 +107,19 @@ def check_layout(
             )
 
 
+def shares_control(layout: ParallelLayout, config: ModelConfig, backbone: BackboneConfig) -> bool:
+    """Whether both guidance branches' ranks can split the ControlNet's work between them.
+
+    What it computes is the same for both. Its heads and the tokens of every working size must
+    divide by all ranks; where they do not, each branch computes all of it.
+    """
+    if layout.cfg == 1:
+        return False
+    counts = _divided(config, backbone)
+    del counts[_BACKBONE_HEADS]
+    return all(count % layout.world_size == 0 for count in counts.values())
+
+
 def check_world_size(layout: ParallelLayout, ranks: int) -> None:
     """ParameterError where there are not as many processes as the layout has ranks."""
     if ranks != layout.world_size:
@@ -120,7 +134,7 @@ def check_world_size(layout: ParallelLayout, ranks: int) -> None:
 def _divided(config: ModelConfig, backbone: BackboneConfig) -> dict[str, int]:
     """Counts that the ulysses degree must divide, by what they are."""
     counts = {
-        "heads of the backbone": backbone.num_attention_heads,
+        _BACKBONE_HEADS: backbone.num_attention_heads,
         "heads of the ControlNet": config.controlnet_cfg.num_heads,
     }
     for (height, width), tokens in tokens_per_frame(config, backbone).items():

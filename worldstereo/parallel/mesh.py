@@ -21,7 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from worldstereo.errors import ParameterError
 from worldstereo.parallel.layout import ParallelLayout
 
-CFG, RING, ULYSSES = "cfg", "ring", "ulysses"
+CFG, ULYSSES = "cfg", "ulysses"
 
 
 class ParallelMesh:
@@ -31,8 +31,7 @@ class ParallelMesh:
         layout: the degrees.
         rank: 0 leads.
         device: of this rank.
-        device_mesh: [cfg, ring, ulysses], ring always 1: the shape that diffusers' context
-            parallelism asks for; None with one rank.
+        device_mesh: [cfg, ulysses]; None with one rank.
     """
 
     def __init__(
@@ -100,8 +99,8 @@ class ParallelMesh:
             timeout=timeout,
             device_id=device if device.type == "cuda" else None,
         )
-        shape = (layout.cfg, 1, layout.ulysses)
-        mesh = init_device_mesh(device.type, shape, mesh_dim_names=(CFG, RING, ULYSSES))
+        shape = (layout.cfg, layout.ulysses)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=(CFG, ULYSSES))
         for group in mesh.get_all_groups():
             # A device mesh gives its groups the backend's own, half an hour.
             dist.distributed_c10d._set_pg_timeout(timeout, group)
@@ -122,9 +121,9 @@ class ParallelMesh:
         """Which guidance pass is this rank's where they are shared: 0 conditional, 1 not."""
         return 0 if self.device_mesh is None else self.device_mesh.get_local_rank(CFG)
 
-    def weights_mesh(self) -> DeviceMesh:
-        """All ranks in one row: what fully sharded weights are split over."""
-        return init_device_mesh(self.device.type, (self.size,), mesh_dim_names=("weights",))
+    def row(self) -> DeviceMesh:
+        """All ranks in one row: what shares weights, or the ControlNet of two branches."""
+        return init_device_mesh(self.device.type, (self.size,), mesh_dim_names=("ranks",))
 
     def from_leader(self, tensor: Tensor) -> Tensor:
         """The leader's values in every rank's tensor of this shape, dtype and device."""

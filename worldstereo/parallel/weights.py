@@ -22,7 +22,7 @@ def shard_weights(model: nn.Module, blocks: Iterable[nn.Module], mesh: ParallelM
     """
     if not mesh.layout.fsdp:
         return
-    row = mesh.weights_mesh()
+    row = mesh.row()
     for module in (*blocks, model):
         # The rest too, which FSDP would keep whole from the first call on: of UMT5 that is 4 GB.
         fully_shard(module, mesh=row, reshard_after_forward=True)

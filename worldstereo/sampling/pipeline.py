@@ -343,7 +343,7 @@ class WorldStereo:
         patch = self.transformer.config.patch_size
         controlnet = self.config.controlnet_cfg
         return InputRules(
-            ranks=self.mesh.layout.ulysses,
+            ranks=max(self.mesh.layout.ulysses, self.transformer.controlnet.ranks),
             memory=uses_memory(self.variant),
             camera_qt=uses_memory(self.variant) and controlnet.main_camera_embedding,
             size_multiple=self.vae.scale_factor * math.lcm(patch[1], patch[2]),
