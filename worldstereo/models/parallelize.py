@@ -27,7 +27,7 @@ from worldstereo.parallel.weights import shard_weights
 _ROOT_METHODS = ("text_keys", "image_keys", "controlnet_residuals")
 _BLOCK_METHODS = ("text_key_value", "image_key_value")
 # Each fused kernel is timed in several shapes: a longer first start for faster steps.
-_INDUCTOR = {"coordinate_descent_tuning": True}
+_INDUCTOR: dict[str, Any] = {"coordinate_descent_tuning": True}
 
 
 def parallelize_transformer(
