@@ -25,6 +25,7 @@ from worldstereo_client import Client, SceneJob
 from benchmarks.environment import write_result
 from cluster.hardware import MachineGpus
 from cluster.local import LocalCluster
+from cluster.processes import is_running
 from configs.settings import AppArgs, GeneratorSettings, ModelSettings, OrchestratorSettings
 from deployments.allotment import allot
 from deployments.app import build_application, model_settings, required_resources
@@ -119,7 +120,7 @@ def killed(
             row["generates_again_s"] = now - at
     row["scene_completed_s"] = time.perf_counter() - at
     row["attempts"] = [clip.attempt for clip in job.status().trajectories]
-    row["old_workers_left"] = [pid for pid in victims if Path(f"/proc/{pid}").exists()]
+    row["old_workers_left"] = [pid for pid in victims if is_running(pid)]
     return row, frames_of(job)
 
 
@@ -156,7 +157,7 @@ def main() -> None:
             found["same_frames"] = frames == expected
             assert found["same_frames"], "the frames differ"
             pids = cluster.processes
-    found["processes_left"] = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    found["processes_left"] = [pid for pid in pids if is_running(pid)]
     print(write_result(name, found).read_text())
 
 

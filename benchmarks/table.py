@@ -55,9 +55,11 @@ def _clip(result: Result) -> Rows:
     clip = result["clip"]
     way = "compiled" if result.get("options", {}).get("compile") else "plain"
     parts = (result["encode_s"], result["denoise_s"], result["decode_s"])
+    others = (result["allocated_after_load_bytes"] - result["transformer_bytes"]) / GB
     return [
         (
-            f"{result['parameters'] / GB:.1f} B parameters, VAE and encoders loaded (files cached)",
+            f"{result['parameters'] / GB:.1f} B parameters and {others:.1f} GB of VAE and encoders "
+            "loaded (files cached)",
             f"{result['load_s']:.0f} s",
         ),
         (f"{clip}, {way}: one forward", f"{result['forward_median_s']:.2f} s"),
@@ -65,7 +67,7 @@ def _clip(result: Result) -> Rows:
             "the whole clip: encode + denoise + decode",
             " + ".join(f"{part:.1f}" for part in parts) + " s",
         ),
-        ("peak GPU memory, UMT5 and CLIP in float32", f"{result['peak_bytes'] / GB:.0f} GB"),
+        ("peak GPU memory with them", f"{result['peak_bytes'] / GB:.0f} GB"),
     ]
 
 
@@ -151,6 +153,41 @@ def _sharding_short(result: Result) -> Rows:
     return _sharding(result)[1:4]
 
 
+def _exchange(result: Result) -> Rows:
+    ms = {
+        name.removesuffix("_ms"): f"{value:.2f}" for name, value in result.items() if "_ms" in name
+    }
+    return [
+        (
+            "one exchange of a block's heads on two GPUs: sent / with packing / written by sender",
+            f"{ms['all_to_all']} / {ms['by_heads']} / {ms['push']} ms",
+        ),
+        (
+            "a product of the feed-forward: alone / with an exchange beside it",
+            f"{ms['product']} / {ms['all_to_all_beside_product']} ms",
+        ),
+    ]
+
+
+def _replica(result: Result) -> Rows:
+    killed, whole = result["rank_killed"], result["undisturbed"]
+    stages = whole["stage_s"]
+    return [
+        (
+            "a served replica of two ranks, weights and tokens shared, not compiled: ready",
+            f"{result['ready_s']:.0f} s",
+        ),
+        (
+            "a clip of 4 steps through it: encode + denoise + decode",
+            " + ".join(f"{stages[name]:.1f}" for name in ("encode", "denoise", "decode")) + " s",
+        ),
+        (
+            "one rank killed (-9): told / its clip generated again to the same frames",
+            f"after {killed['told_s']:.1f} / {killed['scene_completed_s']:.0f} s",
+        ),
+    ]
+
+
 def _loading(result: Result) -> Rows:
     size = result["file_bytes"] / GB
     names = {
@@ -222,6 +259,8 @@ README_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
 PERFORMANCE_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("forward", _forward),
     ("sharding", _sharding),
+    ("exchange", _exchange),
+    ("replica", _replica),
     ("attention", _attention),
     ("loading", _loading),
     ("clip", _clip),

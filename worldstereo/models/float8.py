@@ -45,8 +45,8 @@ def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     largest = values.abs().amax(dim=-1, keepdim=True).float()
     scale = (largest / _LARGEST).clamp_min(_SMALLEST)
-    # A product, not a quotient: dividing each number takes longer than all the rest. Clamped:
-    # rounding could step over the largest number, which has no infinity behind it.
+    # A product is faster than a quotient. Clamped: rounding could step over the largest number,
+    # which has no infinity behind it.
     scaled = (values.float() * scale.reciprocal()).clamp(-_LARGEST, _LARGEST)
     return scaled.to(FLOAT8), scale
 
@@ -54,8 +54,8 @@ def quantise_rows(values: Tensor) -> tuple[Tensor, Tensor]:
 def gelu(x: Tensor) -> Tensor:
     """GELU in its tanh approximation, as the feed-forward has it.
 
-    Written by the sigmoid, (1 + tanh u) / 2 = sigmoid(2 u): the same function, and a third of the
-    time of ``torch.nn.functional.gelu`` where it is computed in front of a rounding to 8 bits.
+    Written by the sigmoid, (1 + tanh u) / 2 = sigmoid(2 u): the same function. Together with the
+    rounding behind it, which computes it twice, it takes a quarter less time than by the tangent.
     """
     wide = x.float()
     inner = wide + 0.044715 * wide * wide * wide

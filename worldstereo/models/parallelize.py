@@ -26,8 +26,6 @@ from worldstereo.parallel.weights import shard_weights
 # What is called on a model or block beside ``forward`` and reads their weights.
 _ROOT_METHODS = ("text_keys", "image_keys", "controlnet_residuals")
 _BLOCK_METHODS = ("text_key_value", "image_key_value")
-# Each fused kernel is timed in several shapes: a longer first start for faster steps.
-_INDUCTOR: dict[str, Any] = {"coordinate_descent_tuning": True}
 
 
 def parallelize_transformer(
@@ -112,9 +110,8 @@ def compile_blocks(model: WorldStereoTransformer, backend: str = "inductor") -> 
         model: whose blocks are compiled; only their ``forward``, so that hooks stay outside.
         backend: of ``torch.compile``.
     """
-    options = _INDUCTOR if backend == "inductor" else None
     for block in (*model.blocks, *model.controlnet.controlnet_blocks):
-        block.forward = torch.compile(block.forward, backend=backend, options=options)
+        block.forward = torch.compile(block.forward, backend=backend)
     for block in model.blocks:
         block.register_forward_pre_hook(_leave_references_open)
 
