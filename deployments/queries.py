@@ -131,7 +131,9 @@ class StoreQueries:
 
 def scene_of(connection: Connection, submission: Submission) -> str | None:
     """The scene that was submitted with this key; IdempotencyConflict for another request."""
-    query = select(idempotency_keys).where(idempotency_keys.c.key == submission.key)
+    query = select(idempotency_keys).where(
+        idempotency_keys.c.owner == submission.owner, idempotency_keys.c.key == submission.key
+    )
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
@@ -188,5 +190,8 @@ def _scene(row: Row[Any], below: Sequence[TrajectoryInfo]) -> SceneRecord:
         finished_at=row.finished_at,
         error=problem_from(row.error),
         last_event=row.last_event,
+        kind=row.kind,
+        owner=row.owner,
+        priority=row.priority,
         trajectories=tuple(below),
     )

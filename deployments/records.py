@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from worldstereo_client.schemas import (
     Problem,
@@ -17,6 +17,9 @@ from worldstereo_client.schemas import (
     TrajectoryStatus,
 )
 
+# What it was submitted as: a scene, or a video of the OpenAI-compatible API.
+SceneKind = Literal["scene", "video"]
+
 
 @dataclass(frozen=True)
 class NewScene:
@@ -26,14 +29,18 @@ class NewScene:
     name: str
     parameters: SceneRequest
     trajectories: tuple[str, ...]
+    kind: SceneKind = "scene"
+    owner: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An idempotency key and the fingerprint of the request that it came with."""
+    """An idempotency key of an owner and the fingerprint of the request that it came with."""
 
     key: str
     body_sha256: str
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,9 @@ class SceneRecord:
     error: Problem | None
     last_event: int
     trajectories: tuple[TrajectoryInfo, ...]
+    kind: SceneKind = "scene"
+    owner: str = ""
+    priority: int = 0
 
     @property
     def progress(self) -> float:

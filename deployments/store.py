@@ -22,25 +22,18 @@ from worldstereo_client.schemas import (
 )
 
 from deployments.errors import QueueFull, SceneNotFound, StateConflict
+from deployments.migration import migrate
 from deployments.queries import StoreQueries, count_queued, scene_of
 from deployments.records import NewScene, SceneRecord, Submission
 from deployments.states import SCENE_TRANSITIONS, TRAJECTORY_TRANSITIONS
 from deployments.tables import (
-    SCHEMA_VERSION,
     attempts,
     connect,
     events,
     idempotency_keys,
-    meta,
-    metadata,
     scenes,
     trajectories,
 )
-from worldstereo.errors import WorldStereoError
-
-
-class StoreError(WorldStereoError):
-    """The database is of another version of this program."""
 
 
 class Store(StoreQueries):
@@ -55,8 +48,7 @@ class Store(StoreQueries):
         super().__init__(connect(url))
         self._clock = clock
         with self._writes() as connection:
-            metadata.create_all(connection)
-            _check_version(connection)
+            migrate(connection)
 
     def close(self) -> None:
         """Close all connections; twice is harmless."""
@@ -96,6 +88,9 @@ class Store(StoreQueries):
                 parameters=scene.parameters.model_dump(mode="json"),
                 created_at=now,
                 last_event=0,
+                kind=scene.kind,
+                owner=scene.owner,
+                priority=scene.priority,
             )
         )
         connection.execute(
@@ -115,6 +110,7 @@ class Store(StoreQueries):
         if submission is not None:
             connection.execute(
                 insert(idempotency_keys).values(
+                    owner=submission.owner,
                     key=submission.key,
                     body_sha256=submission.body_sha256,
                     scene_id=scene.id,
@@ -303,21 +299,6 @@ def check_queue(waiting: int, max_queued: int) -> None:
             got=f"{waiting} waiting",
             allowed=f"at most {max_queued}",
             fix="try again later",
-        )
-
-
-def _check_version(connection: Connection) -> None:
-    row = connection.execute(select(meta.c.value).where(meta.c.name == "schema_version"))
-    found = row.scalar_one_or_none()
-    if found is None:
-        connection.execute(insert(meta).values(name="schema_version", value=str(SCHEMA_VERSION)))
-    elif found != str(SCHEMA_VERSION):
-        raise StoreError(
-            "the store is of another version of this program",
-            where="database_url",
-            got=f"schema version {found}",
-            allowed=str(SCHEMA_VERSION),
-            fix="start with an empty data_dir, or run the version that made it",
         )
 
 

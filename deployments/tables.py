@@ -1,4 +1,7 @@
-"""The store's tables, and connections that behave the same on SQLite and PostgreSQL."""
+"""The store's tables, and connections that behave the same on SQLite and PostgreSQL.
+
+What is written here is the newest version; migrations/ makes it out of any earlier one.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-SCHEMA_VERSION = 1
+# The newest of migrations/versions.
+SCHEMA_VERSION = "2"
 
 # How long a connection waits for another process that writes, seconds.
 _BUSY_TIMEOUT_S = 30.0
 
 metadata = MetaData()
 
-meta = Table(
-    "meta",
-    metadata,
-    Column("name", String(64), primary_key=True),
-    Column("value", Text, nullable=False),
-)
-
-# ``number`` is the order of submission. ``last_event`` counts the scene's events.
+# ``number`` is the order of submission. ``last_event`` counts the scene's events. ``owner`` is the
+# API key that sent it, "" where none is asked for. Of waiting scenes the highest priority goes
+# first. Whoever works on a scene holds its lease until ``lease_expires_at``.
 scenes = Table(
     "scenes",
     metadata,
@@ -51,14 +50,20 @@ scenes = Table(
     Column("finished_at", Float),
     Column("error", JSON(none_as_null=True)),
     Column("last_event", Integer, nullable=False),
+    Column("kind", String(16), nullable=False, server_default="scene"),
+    Column("owner", String(32), nullable=False, server_default=""),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("lease_holder", String(64)),
+    Column("lease_expires_at", Float),
     Index("scenes_by_status", "status", "number"),
+    Index("scenes_by_owner", "owner", "status", "number"),
     sqlite_autoincrement=True,
 )
 
 trajectories = Table(
     "trajectories",
     metadata,
-    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), primary_key=True),
+    Column("scene_id", String(64), ForeignKey("scenes.id", ondelete="CASCADE"), primary_key=True),
     Column("id", String(512), primary_key=True),
     Column("position", Integer, nullable=False),
     Column("status", String(16), nullable=False),
@@ -78,7 +83,7 @@ attempts = Table(
     "attempts",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
+    Column("scene_id", String(64), ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
     Column("trajectory_id", String(512), nullable=False),
     Column("number", Integer, nullable=False),
     Column("started_at", Float, nullable=False),
@@ -93,7 +98,7 @@ events = Table(
     "events",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
+    Column("scene_id", String(64), ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
     Column("id", Integer, nullable=False),
     Column("body", JSON, nullable=False),
     Index("events_by_scene", "scene_id", "id", unique=True),
@@ -103,10 +108,42 @@ events = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    Column("owner", String(32), primary_key=True),
     Column("key", String(255), primary_key=True),
     Column("body_sha256", String(64), nullable=False),
-    Column("scene_id", ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
+    Column("scene_id", String(64), ForeignKey("scenes.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", Float, nullable=False),
+)
+
+
+# The secret itself is nowhere. Null limits: none of its own.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("max_queued", Integer),
+    Column("requests_per_minute", Integer),
+    Column("max_priority", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)
+
+# ``told_event`` is the last event that the receiver acknowledged; ``next_at`` is null when there is
+# nothing more to tell.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("scene_id", String(64), ForeignKey("scenes.id", ondelete="CASCADE"), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("told_event", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Float),
+    Column("last_error", Text),
+    Index("webhooks_by_time", "next_at"),
 )
 
 
@@ -118,8 +155,8 @@ def sqlite_url(file: Path) -> str:
 def connect(url: str) -> Engine:
     """Connections to the store at this SQLAlchemy URL; a SQLite file's folder is made."""
     target = make_url(url)
-    if target.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+    if target.get_backend_name() == "postgresql":
+        return create_engine(target.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     if target.database:
         Path(target.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
