@@ -7,7 +7,7 @@ application builder reads YAML or the environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -352,6 +352,19 @@ class IngressSettings(Settings):
     event_poll_s: float = Field(default=0.1, gt=0, description="how soon a stream sees an event")
 
 
+class BlobSettings(Settings):
+    """What keeps the files of scenes where nodes share no folder."""
+
+    url: str = Field(
+        pattern=r"^[a-z0-9]+://.+", description="by fsspec, such as s3://bucket/prefix"
+    )
+    options: dict[str, Any] = Field(
+        default={},
+        description="of fsspec's file system, such as endpoint_url; credentials are better left "
+        "to the environment",
+    )
+
+
 class AppArgs(Settings):
     """Arguments of the application ``deployments.app:build_app``: ``args`` of serve_config.yaml.
 
@@ -368,6 +381,9 @@ class AppArgs(Settings):
     local_files_only: bool = Field(default=False, description="never ask the Hub for weights")
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL")
+    blobs: BlobSettings | None = Field(
+        default=None, description="null: all nodes see data_dir, and the files are there alone"
+    )
     generator: GeneratorSettings = GeneratorSettings()
     depth: DepthSettings | None = Field(
         default=None, description="null: depth is not estimated, each scene brings its own"
@@ -378,6 +394,15 @@ class AppArgs(Settings):
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     ingress: IngressSettings = IngressSettings()
     uploads: UploadLimits = UploadLimits()
+
+    @model_validator(mode="after")
+    def _outputs_where_clips_are(self) -> Self:
+        if self.blobs is not None and self.reconstructor is not None:
+            raise ValueError(
+                "blobs with reconstructor: it reads and writes results in data_dir, which all "
+                "nodes must see; leave blobs out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _variants_once(self) -> Self:

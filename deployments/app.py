@@ -23,6 +23,7 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 from worldstereo_client.schemas import GPU_OUTPUTS, Output
 
+from actors.blobs import BlobStore
 from actors.engine import EngineSpec
 from actors.worker_group import GroupSpec
 from cluster.hardware import ClusterGpus, MachineGpus
@@ -101,7 +102,10 @@ def build_application(args: AppArgs, allotments: Mapping[Variant, Allotment]) ->
         ParameterError, CheckpointError: as ``build_app``.
     """
     model = model_settings(args)
-    folders = SceneFolders(args.data_dir.expanduser().absolute())
+    folders = SceneFolders(
+        args.data_dir.expanduser().absolute(),
+        _blob_store(args),
+    )
     shared = _Shared(
         folders=folders,
         database_url=args.database_url or sqlite_url(folders.root / "store.sqlite"),
@@ -280,6 +284,12 @@ def _generator(
         .bind(group, deadlines)
     )
     return application
+
+
+def _blob_store(args: AppArgs) -> BlobStore | None:
+    if args.blobs is None:
+        return None
+    return BlobStore(args.blobs.url.rstrip("/"), args.blobs.options)
 
 
 def _image_features(model: ModelSettings) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
 
+from actors.blobs import DEPTH, SOURCE
 from actors.failures import cause_of, first_line
 from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
@@ -220,7 +221,9 @@ class Orchestrator:
         await self._reconstructor.make(folder, output, on_stage, job_id=scene_id)
 
     async def _memory(self, record: SceneRecord) -> Memory:
-        folder = self._spec.folders.scene(record.id)
+        folders = self._spec.folders
+        await asyncio.to_thread(folders.bring, record.id, (SOURCE, DEPTH))
+        folder = folders.scene(record.id)
         parameters = engine_parameters(record.parameters)
         image = folder.image_file()
         config = self._spec.configs[parameters.variant]
@@ -230,7 +233,7 @@ class Orchestrator:
             else None
         )
         spec = BankSpec(
-            service=self._spec.folders.service,
+            service=folders.service,
             scene_id=record.id,
             input=folder.input / record.name,
             build=build,
@@ -242,6 +245,8 @@ class Orchestrator:
             config=config,
             image_features=self._spec.image_features,
             local_files_only=self._spec.local_files_only,
+            blobs=folders.blobs,
+            folder=folder.root,
         )
         # Finding or making a named actor blocks.
         bank: SceneBank = await asyncio.to_thread(

@@ -20,6 +20,7 @@ import pydantic
 from starlette.requests import ClientDisconnect
 from worldstereo_client.schemas import Output, SceneRequest
 
+from actors.blobs import DEPTH, INPUT, SOURCE
 from configs.settings import UploadLimits
 from deployments.archives import unpack
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
@@ -154,12 +155,13 @@ class Submitter:
         folder.root.rename(final)
         stored = False
         try:
+            self._folders.keep(new.id, (INPUT, SOURCE, DEPTH))
             record = self._store.add_scene(new, submission, max_queued=self._max_queued)
             stored = record.id == new.id
             return record
         finally:
             if not stored:
-                shutil.rmtree(final, ignore_errors=True)
+                self._folders.remove(new.id)
 
     def _take_scene(
         self,
