@@ -250,7 +250,7 @@ def _makespan(result: Result) -> Rows:
 README_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("forward", _forward_short),
     ("sharding", _sharding_short),
-    ("clip", _clip),
+    ("clip_compiled", _clip),
     ("render_cuda", _render),
     ("render_cpu", _render),
     ("splats_cuda", _splats),
@@ -263,6 +263,7 @@ PERFORMANCE_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("replica", _replica),
     ("attention", _attention),
     ("loading", _loading),
+    ("clip_compiled", _clip),
     ("clip", _clip),
     ("warm_up", _warm_up),
     ("makespan", _makespan),

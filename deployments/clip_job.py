@@ -66,6 +66,8 @@ class ClipContext:
     Attributes:
         scene_id: of the scene.
         request: its parameters.
+        owner: who sent it, among whom turns are shared.
+        priority: of the scene.
         bank: actor handle of its memory.
         epoch: of this orchestrator.
         store: where everything is told.
@@ -76,6 +78,8 @@ class ClipContext:
 
     scene_id: str
     request: SceneRequest
+    owner: str
+    priority: int
     bank: Any
     epoch: str
     store: Store
@@ -152,7 +156,14 @@ class ClipJob:
     async def _in_turn(self) -> Last | None:
         """One attempt, when a slot is free; None when no replica took it."""
         slots, scene_id = self._context.slots, self._context.scene_id
-        await self._unless_cancelled(slots.acquire(scene_id, self._urgency))
+        await self._unless_cancelled(
+            slots.acquire(
+                scene_id,
+                self._urgency,
+                group=self._context.owner,
+                priority=self._context.priority,
+            )
+        )
         try:
             if self._number < 0:
                 await self._read_history()

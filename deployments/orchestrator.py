@@ -149,8 +149,7 @@ class Orchestrator:
                 self._jobs[scene_id].cancel()
         room = self._spec.settings.max_active_scenes - len(self._tasks)
         if room > 0:
-            waiting = (SceneStatus.QUEUED,)
-            for scene_id in await asyncio.to_thread(self._store.in_state, waiting, room):
+            for scene_id in await asyncio.to_thread(self._store.next_waiting, room):
                 await asyncio.to_thread(
                     self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
                 )

@@ -94,6 +94,37 @@ class StoreQueries:
         with self._reads() as connection:
             return list(connection.execute(query.limit(limit)).scalars())
 
+    def next_waiting(self, limit: int) -> list[str]:
+        """Ids of the scenes that are to begin next.
+
+        The highest priority first; of equal ones whoever has the fewest scenes in progress, and
+        the oldest of theirs.
+        """
+        active = (
+            select(scenes.c.owner, func.count().label("count"))
+            .where(scenes.c.status.in_([SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING]))
+            .group_by(scenes.c.owner)
+            .subquery()
+        )
+        order = (scenes.c.priority.desc(), scenes.c.number)
+        turn = func.row_number().over(partition_by=scenes.c.owner, order_by=order)
+        waiting = (
+            select(
+                scenes.c.id,
+                scenes.c.priority,
+                scenes.c.number,
+                (turn + func.coalesce(active.c.count, 0)).label("turn"),
+            )
+            .join_from(scenes, active, active.c.owner == scenes.c.owner, isouter=True)
+            .where(scenes.c.status == SceneStatus.QUEUED)
+            .subquery()
+        )
+        query = select(waiting.c.id).order_by(
+            waiting.c.priority.desc(), waiting.c.turn, waiting.c.number
+        )
+        with self._reads() as connection:
+            return list(connection.execute(query.limit(limit)).scalars())
+
     def events(self, scene_id: str, after: int, limit: int = 500) -> list[Event]:
         """Up to ``limit`` events of a scene with an id above ``after``, in order."""
         query = select(events.c.body).where(events.c.scene_id == scene_id, events.c.id > after)

@@ -164,6 +164,8 @@ class SceneJob:
         context = ClipContext(
             scene_id=self._scene_id,
             request=record.parameters,
+            owner=record.owner,
+            priority=record.priority,
             bank=memory.actor,
             epoch=self._context.epoch,
             store=self._store,

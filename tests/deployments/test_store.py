@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,21 @@ def test_news_are_seen_once(store: Store) -> None:
     scenes, seen = store.scenes_with_news(seen)
     assert scenes == {"two"}
     assert store.scenes_with_news(seen) == (set(), seen)
+
+
+def test_who_begins_next_is_fair_between_owners_and_goes_by_priority(store: Store) -> None:
+    for number, (owner, priority) in enumerate(
+        [("ann", 0), ("ann", 0), ("ann", 0), ("bob", 0), ("ann", 3), ("cid", -1)]
+    ):
+        scene = NewScene(f"{owner}{number}", "kitchen", SceneRequest(), CLIPS)
+        store.add_scene(replace(scene, owner=owner, priority=priority), max_queued=10)
+    assert store.next_waiting(10) == ["ann4", "bob3", "ann0", "ann1", "ann2", "cid5"]
+    assert store.next_waiting(2) == ["ann4", "bob3"]
+    store.advance_scene("bob3", SceneStatus.IN_PROGRESS)
+    store.advance_scene("ann4", SceneStatus.IN_PROGRESS)
+    bobs = replace(NewScene("bob6", "kitchen", SceneRequest(), CLIPS), owner="bob")
+    store.add_scene(bobs, max_queued=10)
+    assert store.next_waiting(3) == ["ann0", "bob6", "ann1"]
 
 
 def test_progress_counts_steps() -> None:
