@@ -18,7 +18,7 @@ from worldstereo_client.schemas import (
     TrajectoryStatus,
 )
 
-from deployments.errors import IdempotencyConflict, SceneNotFound, StoreAway
+from deployments.errors import IdempotencyConflict, SceneNotFound
 from deployments.outage import Outage
 from deployments.records import SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
@@ -40,17 +40,6 @@ class StoreQueries:
             self._reader = engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
-
-    def check(self) -> None:
-        """Ask whether the store is there.
-
-        Raises:
-            StoreAway: it does not answer, or its last write failed because it was away.
-        """
-        with self._reads() as connection:
-            connection.execute(select(1))
-        if self._outage.lasts:
-            raise StoreAway("the store takes no writes")
 
     def submission(self, submission: Submission) -> str | None:
         """Id of the scene that was submitted with this key, or None.

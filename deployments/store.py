@@ -73,6 +73,18 @@ class Store(StoreQueries, Leases):
         """Close all connections; twice is harmless."""
         self._engine.dispose()
 
+    def check(self) -> None:
+        """Ask whether the store is there, and takes writes where it did not the last time.
+
+        Raises:
+            StoreAway: it does not, or is not.
+        """
+        with self._reads() as connection:
+            connection.execute(text("SELECT 1"))
+        if self._outage.lasts:
+            with self._writes() as connection:  # a real one: a full disk begins transactions
+                connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
     def as_holder(self, holder: str) -> Self:
         """The same store for whoever works on scenes: each write about one needs its lease.
 
