@@ -38,24 +38,23 @@ class Leases:
     def _writes(self) -> AbstractContextManager[Connection]:
         raise NotImplementedError
 
-    def claim(self, scene_id: str, holder: str, lease_s: float) -> bool:
+    def claim(self, scene_id: str, holder: str, lease_s: float, *, take_over: bool = True) -> bool:
         """Take a scene that has not ended, if nobody else has it now.
 
         Args:
             scene_id: of the scene.
             holder: who takes it; claiming again what one has prolongs it.
             lease_s: for how long, seconds.
+            take_over: whether one that ran out may be taken from another.
 
         Returns:
             Whether ``holder`` has the scene now.
         """
         with self._writes() as connection:
             now = self._moment(connection)
-            free = or_(
-                scenes.c.lease_holder.is_(None),
-                scenes.c.lease_holder == holder,
-                scenes.c.lease_expires_at <= now,
-            )
+            free = or_(scenes.c.lease_holder.is_(None), scenes.c.lease_holder == holder)
+            if take_over:
+                free = or_(free, scenes.c.lease_expires_at <= now)
             taken = connection.execute(
                 update(scenes)
                 .where(scenes.c.id == scene_id, scenes.c.status.in_(UNENDED), free)

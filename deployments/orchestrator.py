@@ -28,7 +28,7 @@ from deployments.errors import InternalError, StateConflict, StoreAway
 from deployments.fair_slots import FairSlots
 from deployments.folders import SceneFolders
 from deployments.leases import LeaseLost
-from deployments.outage import wait_for_store
+from deployments.outage import patiently, wait_for_store
 from deployments.reconstructor import ReconstructorService
 from deployments.records import SceneRecord
 from deployments.scene_context import Memory, OnStage, SceneContext
@@ -139,10 +139,7 @@ class Orchestrator:
             await asyncio.sleep(lease_s / 3)
             mine = list(self._tasks)
             try:
-                lost = await asyncio.to_thread(self._store.renew, mine, self._epoch, lease_s)
-            except StoreAway:
-                # Where nobody can reach it nobody can take a lease; else the next answer tells.
-                continue
+                lost = await patiently(self._store.renew, mine, self._epoch, lease_s)
             except Exception:
                 logger.exception("cannot renew the leases")
                 continue
@@ -191,7 +188,10 @@ class Orchestrator:
 
     async def _claim(self, scene_id: str) -> bool:
         lease_s = self._spec.settings.lease_s
-        return await asyncio.to_thread(self._store.claim, scene_id, self._epoch, lease_s)
+        # In an outage nobody could renew: whoever has a scene gets the time to do so after it.
+        take_over = self._store.outage.over_for_s > lease_s
+        claim = self._store.claim
+        return await asyncio.to_thread(claim, scene_id, self._epoch, lease_s, take_over=take_over)
 
     def _close_forgotten_banks(self) -> None:
         """End the banks of ended scenes whose orchestrator died before it could."""

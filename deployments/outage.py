@@ -68,12 +68,18 @@ class Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since: float | None = None  # monotonic seconds
+        self._ended_at = float("-inf")
         self._by_write = False
 
     @property
     def lasts(self) -> bool:
         """Whether the last try that could have shown the end of an outage did not."""
         return self._since is not None
+
+    @property
+    def over_for_s(self) -> float:
+        """Seconds since the last outage: 0 while one lasts, infinite where there was none."""
+        return 0.0 if self.lasts else time.monotonic() - self._ended_at
 
     @contextmanager
     def watched(self, *, writes: bool) -> Iterator[None]:
@@ -109,7 +115,8 @@ class Outage:
             if since is None or (self._by_write and not writes):
                 return
             self._since, self._by_write = None, False
-        logger.warning("the store is back after %.1f s", time.monotonic() - since)
+            self._ended_at = time.monotonic()
+        logger.warning("the store is back after %.1f s", self._ended_at - since)
 
 
 async def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -33,7 +33,7 @@ class StoreQueries:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._outage = Outage()
+        self.outage = Outage()
         self._reader = engine
         if engine.dialect.name == "postgresql":
             # Else a transaction of several questions would see a moment for each.
@@ -136,7 +136,7 @@ class StoreQueries:
 
     @contextmanager
     def _reads(self) -> Iterator[Connection]:
-        with self._outage.watched(writes=False), self._reader.begin() as connection:
+        with self.outage.watched(writes=False), self._reader.begin() as connection:
             yield connection
 
 

@@ -81,7 +81,7 @@ class Store(StoreQueries, Leases):
         """
         with self._reads() as connection:
             connection.execute(text("SELECT 1"))
-        if self._outage.lasts:
+        if self.outage.lasts:
             with self._writes() as connection:  # a real one: a full disk begins transactions
                 connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
@@ -350,7 +350,7 @@ class Store(StoreQueries, Leases):
     @contextmanager
     def _writes(self) -> Iterator[Connection]:
         writer = self._engine.execution_options(writes=True)
-        with self._outage.watched(writes=True), writer.begin() as connection:
+        with self.outage.watched(writes=True), writer.begin() as connection:
             yield connection
 
 

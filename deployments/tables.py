@@ -32,7 +32,7 @@ SCHEMA_VERSION = "2"
 
 # How long a connection waits for another process that writes, or a call for a connection, seconds.
 # Whoever waits longer is told that the store is away.
-_BUSY_TIMEOUT_S = 10.0
+_BUSY_TIMEOUT_S = 5.0
 
 # The same for PostgreSQL: to connect, for an answer of its machine, for a lock; and how long a
 # client that stopped in the middle of a transaction may hold its locks.
@@ -42,7 +42,7 @@ _POSTGRESQL: Mapping[str, int | str] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
-    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=20s",
+    "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=20s",
 }
 
 metadata = MetaData()

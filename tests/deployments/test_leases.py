@@ -48,6 +48,7 @@ def test_a_lease_is_had_by_one_until_it_runs_out(new_database: Callable[[], str]
     clock.now += LEASE_S - 1
     assert not store.claim("one", "b", LEASE_S)
     clock.now += 1
+    assert not store.claim("one", "b", LEASE_S, take_over=False)
     assert store.claim("one", "b", LEASE_S)
     assert store.renew(["one"], "a", LEASE_S) == {"one"}
     store.close()
