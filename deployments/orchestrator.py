@@ -180,7 +180,8 @@ class Orchestrator:
             waiting = (SceneStatus.QUEUED,)
             for scene_id in await asyncio.to_thread(self._store.in_state, waiting, room):
                 if await self._claim(scene_id):
-                    with suppress(StateConflict):  # cancelled since: the next look finds it
+                    # Cancelled or lost since: the next look finds out.
+                    with suppress(StateConflict, LeaseLost):
                         await asyncio.to_thread(
                             self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
                         )
