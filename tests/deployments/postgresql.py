@@ -85,9 +85,7 @@ class PostgresqlServer:
 
     def stop(self) -> None:
         """Stop the server as an operator does, its clients' transactions cut off."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(_START_TIMEOUT_S)
+        self._end(signal.SIGINT)
 
     def new_database(self) -> str:
         """The URL of an empty database."""
@@ -99,10 +97,14 @@ class PostgresqlServer:
 
     def close(self) -> None:
         """End it for good."""
+        self._end(signal.SIGQUIT)  # nothing of it is kept
+        shutil.rmtree(self.folder)
+
+    def _end(self, how: signal.Signals) -> None:
         assert self._process is not None
         if self._process.poll() is None:
-            self.stop()
-        shutil.rmtree(self.folder)
+            self._process.send_signal(how)
+            self._process.wait(_START_TIMEOUT_S)
 
     def _address(self, database: str) -> str:
         return f"host={self.folder} user={_USER} dbname={database}"
