@@ -311,6 +311,12 @@ class OrchestratorSettings(Settings):
     poll_interval_s: float = Field(
         default=1.0, gt=0, description="how often the store is asked for work nobody told of"
     )
+    lease_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="scenes of an orchestrator that is silent for this long are taken over by "
+        "another; it renews its leases three times as often",
+    )
 
     @model_validator(mode="after")
     def _beats_before_timeout(self) -> Self:

@@ -26,7 +26,7 @@ from worldstereo_client.schemas import (
 
 from deployments import http_errors
 from deployments.artefacts import find_artefact, list_artefacts
-from deployments.errors import StateConflict, ValidationError
+from deployments.errors import StateConflict, StoreAway, ValidationError
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.records import SceneRecord, scene_urls
@@ -97,6 +97,15 @@ class Backend:
                     raise
         await self.wake()
         return await self.scene(scene_id)
+
+    async def why_not_ready(self) -> str | None:
+        """What keeps clips from being generated now; None: nothing."""
+        try:
+            await asyncio.to_thread(self.store.check)
+        except StoreAway as error:
+            return str(error)
+        missing = [name for name, ready in (await self.readiness.ready()).items() if not ready]
+        return f"no replica can take a clip of {', '.join(missing)}" if missing else None
 
     async def models(self) -> list[ModelInfo]:
         """The variants that are served."""
@@ -220,10 +229,9 @@ def _add_server_routes(api: FastAPI, backend: Backend) -> None:
     @api.get("/readyz", response_model=Health)
     async def readyz() -> Response:
         """Whether a clip can be generated now."""
-        missing = [name for name, ready in (await backend.readiness.ready()).items() if not ready]
-        if not missing:
+        reason = await backend.why_not_ready()
+        if reason is None:
             return JSONResponse(Health(status="ok").model_dump())
-        reason = f"no replica can take a clip of {', '.join(missing)}"
         health = Health(status="not_ready", reason=reason)
         return JSONResponse(health.model_dump(), status_code=503, headers={"Retry-After": "5"})
 

@@ -29,6 +29,7 @@ from actors.model_worker import Worker
 from configs.settings import OrchestratorSettings
 from deployments.fair_slots import FairSlots
 from deployments.http_errors import problem_of
+from deployments.outage import patiently
 from deployments.store import Store
 from worldstereo.errors import GenerationError, WorldStereoError
 
@@ -70,7 +71,7 @@ class ClipContext:
         priority: of the scene.
         bank: actor handle of its memory.
         epoch: of this orchestrator.
-        store: where everything is told.
+        store: where everything is told, as the holder of the scene's lease.
         slots: for clips in flight.
         settings: limits and deadlines.
         dispatch: offers an attempt to the generator's replicas.
@@ -174,7 +175,7 @@ class ClipJob:
     async def _read_history(self) -> None:
         """Go on from the attempts that an earlier orchestrator made."""
         store = self._context.store
-        past = await asyncio.to_thread(store.attempts, self._context.scene_id, self._trajectory_id)
+        past = await patiently(store.attempts, self._context.scene_id, self._trajectory_id)
         self._number = max((number for number, _, _ in past), default=0)
         self._reasons = [reason for _, outcome, reason in past if outcome == "lost"]
 
@@ -220,7 +221,7 @@ class ClipJob:
                 return await self._refused(message)
             if isinstance(message, Started):
                 self._refusals = 0
-                await asyncio.to_thread(
+                await patiently(
                     store.start_attempt, scene_id, self._trajectory_id, attempt_id, number
                 )
             elif isinstance(message, Advanced):
@@ -241,7 +242,7 @@ class ClipJob:
 
     async def _tell(self, sign: Advanced) -> None:
         self._last_sign, self._told_at = sign, _now()
-        await asyncio.to_thread(
+        await patiently(
             self._context.store.record_progress,
             self._context.scene_id,
             self._trajectory_id,
@@ -255,10 +256,10 @@ class ClipJob:
             outcome, reason = "lost" if last.retry else "failed", str(last.error)
         else:
             outcome, reason = "committed" if isinstance(last, Committed) else "cancelled", None
-        await asyncio.to_thread(self._context.store.end_attempt, attempt_id, outcome, reason)
+        await patiently(self._context.store.end_attempt, attempt_id, outcome, reason)
 
     async def _back_to_the_queue(self, error: WorldStereoError) -> None:
-        record = await asyncio.to_thread(self._context.store.scene, self._context.scene_id)
+        record = await patiently(self._context.store.scene, self._context.scene_id)
         now = {item.id: item.status for item in record.trajectories}[self._trajectory_id]
         if now is TrajectoryStatus.IN_PROGRESS:
             await self._advance(TrajectoryStatus.QUEUED, error)
@@ -270,7 +271,7 @@ class ClipJob:
         stage_seconds: dict[str, float] | None = None,
     ) -> None:
         problem = problem_of(error, self._trajectory_id) if error is not None else None
-        await asyncio.to_thread(
+        await patiently(
             self._context.store.advance_trajectory,
             self._context.scene_id,
             self._trajectory_id,

@@ -13,6 +13,7 @@
     |-- IdempotencyConflict        the key was used for another request
     |-- QueueFull                  as many scenes wait as the server takes
     |-- NotReady                   no replica can take a clip now
+    |-- StoreAway                  the database is stopped, cut off, locked or full
     `-- InternalError              a failure that nobody foresaw
 """
 
@@ -53,6 +54,10 @@ class QueueFull(WorldStereoError):
 
 class NotReady(WorldStereoError):
     """No replica can take a clip now."""
+
+
+class StoreAway(WorldStereoError):
+    """The database does not answer or takes no writes now; what was asked may be asked again."""
 
 
 class InternalError(WorldStereoError):

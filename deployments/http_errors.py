@@ -37,13 +37,18 @@ STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (errors.IdempotencyConflict, HTTPStatus.CONFLICT),
     (errors.QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.NotReady, HTTPStatus.SERVICE_UNAVAILABLE),
+    (errors.StoreAway, HTTPStatus.SERVICE_UNAVAILABLE),
     (GenerationCancelled, HTTPStatus.CONFLICT),
     (GenerationError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (CheckpointError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (MissingDependencyError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 
-RETRY_AFTER_S: Mapping[type[Exception], int] = {errors.QueueFull: 30, errors.NotReady: 5}
+RETRY_AFTER_S: Mapping[type[Exception], int] = {
+    errors.QueueFull: 30,
+    errors.NotReady: 5,
+    errors.StoreAway: 5,
+}
 
 
 def status_of(error: Exception) -> HTTPStatus:

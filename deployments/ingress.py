@@ -16,12 +16,16 @@ from configs.settings import IngressSettings, UploadLimits
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
+from deployments.outage import wait_for_store
 from deployments.readiness import ServeReadiness
 from deployments.store import Store
 from deployments.submission import Offers, Submitter
 from worldstereo.config import ModelConfig, Variant
 
 logger = logging.getLogger(__name__)
+
+# How long a replica that starts waits for a store that is away, seconds.
+_STORE_WAIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Ingress:
 
     def __init__(self, spec: IngressSpec, orchestrator: Any) -> None:
         self._orchestrator = orchestrator
-        store = Store(spec.database_url)
+        store = wait_for_store(lambda: Store(spec.database_url), _STORE_WAIT_S)
         self._backend = Backend(
             store=store,
             folders=spec.folders,

@@ -19,6 +19,7 @@ from worldstereo_client.schemas import (
 )
 
 from deployments.errors import IdempotencyConflict, SceneNotFound
+from deployments.outage import Outage
 from deployments.records import SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
 
@@ -32,6 +33,13 @@ class StoreQueries:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.outage = Outage()
+        self._reader = engine
+        if engine.dialect.name == "postgresql":
+            # Else a transaction of several questions would see a moment for each.
+            self._reader = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
 
     def submission(self, submission: Submission) -> str | None:
         """Id of the scene that was submitted with this key, or None.
@@ -138,7 +146,10 @@ class StoreQueries:
             return connection.execute(select(func.max(events.c.number))).scalar() or 0
 
     def scenes_with_news(self, after: int) -> tuple[set[str], int]:
-        """Scenes with events whose number is above ``after``, and the newest number."""
+        """Scenes with events whose number is above ``after``, and the newest number.
+
+        Events become visible in the order of their numbers, so none comes below one that was seen.
+        """
         query = select(events.c.scene_id, func.max(events.c.number))
         query = query.where(events.c.number > after).group_by(events.c.scene_id)
         with self._reads() as connection:
@@ -156,7 +167,7 @@ class StoreQueries:
 
     @contextmanager
     def _reads(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
+        with self.outage.watched(writes=False), self._reader.begin() as connection:
             yield connection
 
 

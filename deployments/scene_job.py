@@ -16,7 +16,9 @@ from actors.failures import cause_of, first_line, process_is_gone
 from actors.memory_bank import OpenedScene, PlannedClip
 from actors.messages import MemoryBankLost
 from deployments.clip_job import ClipContext, ClipJob, Outcome
+from deployments.errors import StateConflict
 from deployments.http_errors import problem_of
+from deployments.outage import patiently
 from deployments.records import SceneRecord
 from deployments.scene_context import Memory, SceneContext
 from deployments.scene_outputs import StageTeller, make_outputs
@@ -55,7 +57,11 @@ class SceneJob:
             clip.cancel()
 
     async def run(self) -> None:
-        """Run the scene to its end; cancelling this task leaves it for another orchestrator."""
+        """Run the scene to its end; cancelling this task leaves it for another orchestrator.
+
+        Raises:
+            LeaseLost: another one has it already.
+        """
         record = await self._read()
         if self._cancelled and not self._begun():
             await self.give_up(GenerationCancelled("cancelled before it began"))
@@ -94,7 +100,7 @@ class SceneJob:
             self._memory.close()
 
     async def _read(self) -> SceneRecord:
-        record = await asyncio.to_thread(self._store.scene, self._scene_id)
+        record = await patiently(self._store.scene, self._scene_id)
         self._states = {item.id: item.status for item in record.trajectories}
         if record.status is SceneStatus.CANCELLING:
             self.cancel()
@@ -145,8 +151,8 @@ class SceneJob:
         """Bring the store to what is on disk: nothing of this scene runs at this moment."""
         plan = {clip.id: clip.depends_on for clip in opened.clips}
         assert set(plan) == set(self._states), "the plan and the store differ"
-        await asyncio.to_thread(self._store.record_plan, self._scene_id, plan)
-        await asyncio.to_thread(self._store.abandon_attempts, self._scene_id)
+        await patiently(self._store.record_plan, self._scene_id, plan)
+        await patiently(self._store.abandon_attempts, self._scene_id)
         for trajectory_id, state in list(self._states.items()):
             committed = trajectory_id in opened.committed
             if state is TrajectoryStatus.COMPLETED and not committed:
@@ -239,19 +245,23 @@ class SceneJob:
 
     async def _end_scene(self, to: SceneStatus, error: WorldStereoError | None = None) -> None:
         """End the scene; when it is being cancelled, even since this moment, it is cancelled."""
-        record = await asyncio.to_thread(self._store.scene, self._scene_id)
+        record = await patiently(self._store.scene, self._scene_id)
         if record.status is SceneStatus.CANCELLING:
             to, error = SceneStatus.CANCELLED, None
         problem = problem_of(error, self._scene_id) if error is not None else None
-        await asyncio.to_thread(self._store.advance_scene, self._scene_id, to, problem)
+        try:
+            await patiently(self._store.advance_scene, self._scene_id, to, problem)
+        except StateConflict:
+            record = await patiently(self._store.scene, self._scene_id)
+            if record.status is not SceneStatus.CANCELLING:
+                raise
+            await patiently(self._store.advance_scene, self._scene_id, SceneStatus.CANCELLED)
 
     async def _advance(
         self, trajectory_id: str, to: TrajectoryStatus, error: WorldStereoError | None = None
     ) -> None:
         problem = problem_of(error, trajectory_id) if error is not None else None
-        await asyncio.to_thread(
-            self._store.advance_trajectory, self._scene_id, trajectory_id, to, problem
-        )
+        await patiently(self._store.advance_trajectory, self._scene_id, trajectory_id, to, problem)
         self._states[trajectory_id] = to
 
 

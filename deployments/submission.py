@@ -23,7 +23,7 @@ from worldstereo_client.schemas import Output, SceneRequest
 from actors.blobs import DEPTH, INPUT, SOURCE
 from configs.settings import UploadLimits
 from deployments.archives import unpack
-from deployments.errors import UploadError, UploadTooLarge, ValidationError
+from deployments.errors import StoreAway, UploadError, UploadTooLarge, ValidationError
 from deployments.folders import SceneFolder, SceneFolders
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
 from deployments.records import NewScene, SceneRecord, Submission
@@ -95,10 +95,9 @@ class Submitter:
         try:
             upload = await self._receive(folder, body, content_type)
             submission = _submission(idempotency_key, upload)
-            if submission is not None:
-                known = await asyncio.to_thread(self._store.submission, submission)
-                if known is not None:
-                    return await asyncio.to_thread(self._store.scene, known)
+            known = await asyncio.to_thread(self._known, submission)
+            if known is not None:
+                return known
             async with self._validations:
                 return await asyncio.to_thread(self._accept, folder, upload, submission)
         finally:
@@ -132,10 +131,19 @@ class Submitter:
         finally:
             receiver.close()
 
+    def _known(self, submission: Submission | None) -> SceneRecord | None:
+        """The scene that was sent with this key before."""
+        scene_id = self._store.submission(submission) if submission is not None else None
+        return self._store.scene(scene_id) if scene_id is not None else None
+
     def _accept(
         self, folder: SceneFolder, upload: Upload, submission: Submission | None
     ) -> SceneRecord:
         """Unpack, validate, move into place, store; runs in a thread."""
+        # Of many that are sent at once with one key, those behind the first need no validation.
+        known = self._known(submission)
+        if known is not None:
+            return known
         request = _request(upload.parameters)
         config = self._config(request)
         self._offers.check(request.outputs)
@@ -153,14 +161,17 @@ class Submitter:
         final = self._folders.scene(new.id).root
         final.parent.mkdir(parents=True, exist_ok=True)
         folder.root.rename(final)
-        stored = False
+        keep = False
         try:
             self._folders.keep(new.id, (INPUT, SOURCE, DEPTH))
             record = self._store.add_scene(new, submission, max_queued=self._max_queued)
-            stored = record.id == new.id
+            keep = record.id == new.id
             return record
+        except StoreAway:
+            keep = True  # it may be stored, and only the answer was lost
+            raise
         finally:
-            if not stored:
+            if not keep:
                 self._folders.remove(new.id)
 
     def _take_scene(

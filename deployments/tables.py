@@ -5,6 +5,7 @@ What is written here is the newest version; migrations/ makes it out of any earl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,20 @@ from sqlalchemy.engine import Connection
 # The newest of migrations/versions.
 SCHEMA_VERSION = "2"
 
-# How long a connection waits for another process that writes, seconds.
-_BUSY_TIMEOUT_S = 30.0
+# How long a connection waits for another process that writes, or a call for a connection, seconds.
+# Whoever waits longer is told that the store is away.
+_BUSY_TIMEOUT_S = 5.0
+
+# The same for PostgreSQL: to connect, for an answer of its machine, for a lock; and how long a
+# client that stopped in the middle of a transaction may hold its locks.
+_POSTGRESQL: Mapping[str, int | str] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=20s",
+}
 
 metadata = MetaData()
 
@@ -156,10 +169,21 @@ def connect(url: str) -> Engine:
     """Connections to the store at this SQLAlchemy URL; a SQLite file's folder is made."""
     target = make_url(url)
     if target.get_backend_name() == "postgresql":
-        return create_engine(target.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        # What the URL says goes before.
+        defaults = {key: value for key, value in _POSTGRESQL.items() if key not in target.query}
+        return create_engine(
+            target.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_timeout=_BUSY_TIMEOUT_S,
+            # Enough for writes: each locks its scene's row first, and sees what is there after it.
+            isolation_level="READ COMMITTED",
+            connect_args=defaults,
+        )
     if target.database:
         Path(target.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_timeout=_BUSY_TIMEOUT_S
+    )
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine

@@ -25,6 +25,7 @@ The upper half mirrors the engine's tree name by name; the rest is what HTTP and
     |   |-- IdempotencyConflict       409: the key was used for another request
     |   |-- QueueFull                 429
     |   |-- NotReady                  503: no replica can take a clip
+    |   |-- StoreAway                 503: the server's database does not answer now
     |   `-- InternalError             500
     |-- TransportError                no usable answer came
     |   |-- ServerUnreachable (ConnectionError)
@@ -190,6 +191,10 @@ class NotReady(ApiError):
     """No replica can take a clip now (503)."""
 
 
+class StoreAway(ApiError):
+    """The server's database does not answer or takes no writes now; ask again a little later."""
+
+
 class InternalError(ApiError):
     """The server failed in a way that it did not foresee (500)."""
 
@@ -242,6 +247,7 @@ WIRE_ERRORS: dict[str, type[WorldStereoError]] = {
         IdempotencyConflict,
         QueueFull,
         NotReady,
+        StoreAway,
         InternalError,
     )
 }

@@ -1,14 +1,17 @@
 """The store: transitions, events, keys; a state machine against a plain model of it."""
 
-import tempfile
-import threading
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from worldstereo_client.schemas import SceneRequest, SceneStatus, TrajectoryStatus
 
 from deployments.errors import (
@@ -20,9 +23,14 @@ from deployments.errors import (
 from deployments.records import NewScene, Submission, progress_of
 from deployments.states import SCENE_TRANSITIONS, TRAJECTORY_TRANSITIONS
 from deployments.store import Store
-from deployments.tables import sqlite_url
 
 CLIPS = ("renders/a", "renders/b")
+
+
+@pytest.fixture
+def store(each_store: Store) -> Store:
+    """Every test here runs on each database."""
+    return each_store
 
 
 def new_scene(scene_id: str = "one") -> NewScene:
@@ -127,28 +135,6 @@ def test_the_same_key_and_body_are_the_same_scene(store: Store) -> None:
     assert [record.id for record in store.page(None, None, 10)[0]] == ["one"]
 
 
-def test_many_posts_with_one_key_make_one_scene(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "store.sqlite")
-    Store(url).close()
-    found: list[str] = []
-
-    def post(number: int) -> None:
-        store = Store(url)
-        record = store.add_scene(
-            new_scene(f"scene{number}"), Submission("key", "aaaa"), max_queued=10
-        )
-        found.append(record.id)
-        store.close()
-
-    threads = [threading.Thread(target=post, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 12
-    assert len(set(found)) == 1
-
-
 def test_a_full_queue_takes_nothing_more(store: Store) -> None:
     store.add_scene(new_scene("one"), max_queued=2)
     store.add_scene(new_scene("two"), max_queued=2)
@@ -212,10 +198,9 @@ def test_progress_counts_steps() -> None:
 class StoreMachine(RuleBasedStateMachine):
     """Any sequence of advances: allowed ones happen and are told, others change nothing."""
 
-    @initialize()
-    def open(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self.store = Store(sqlite_url(Path(self._folder.name) / "store.sqlite"))
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.store = Store(url)
         self.store.add_scene(new_scene(), max_queued=1)
         self.scene = SceneStatus.QUEUED
         self.clips = dict.fromkeys(CLIPS, TrajectoryStatus.BLOCKED)
@@ -243,8 +228,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        if not hasattr(self, "store"):
-            return
         record = self.store.scene("one")
         assert record.status is self.scene
         assert {item.id: item.status for item in record.trajectories} == self.clips
@@ -254,15 +237,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert record.last_event == len(events)
 
     def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            self._folder.cleanup()
+        self.store.close()
 
 
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(
-    max_examples=15,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def test_any_sequence_of_advances(new_database: Callable[[], str]) -> None:
+    run_state_machine_as_test(
+        lambda: StoreMachine(new_database()),
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
