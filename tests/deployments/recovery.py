@@ -1,0 +1,198 @@
+"""What a scene goes through when a part of the service is killed at one of its stages.
+
+Owns one deployed service with gates, a client that resumes with ``Last-Event-ID``, and what must
+hold of a scene whatever died.
+"""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from worldstereo_client.schemas import Event, Scene
+
+from cluster.local import LocalCluster
+from configs.settings import AppArgs, GeneratorSettings, ModelSettings, OrchestratorSettings
+from deployments.app import build_app
+from deployments.store import Store
+from deployments.tables import sqlite_url
+from tests import scenes
+from tests.deployments import archive_files
+from tests.deployments.gates import Gates
+from tests.deployments.served import Service, check_completed, check_order
+from worldstereo.formats.manifest import verify_manifest
+
+# A part, and how the titles of its processes start.
+PARTS = {
+    "orchestrator": "ray::ServeReplica:worldstereo:orchestrator",
+    "ingress": "ray::ServeReplica:worldstereo:ingress",
+    "memory bank": "ray::MemoryBankActor",
+    "coordinator": "ray::ServeReplica:worldstereo:generator",
+    "worker": "ray::ModelWorker",
+}
+# The last two depend on the first.
+VIEWS = {"view0": ("traj2", "traj0"), "target_door_0": ("traj0",)}
+PATIENCE_S = 90.0
+
+
+def settings(data: Path) -> AppArgs:
+    """One replica of one worker, so that there is one process of each part to kill."""
+    return AppArgs(
+        model=ModelSettings(
+            source="worldstereo-tiny",
+            image_features="worldstereo-tiny/dinov2",
+            torch_threads=None,
+            worker_num_cpus=0.1,
+            engine="tests.deployments.gates:load",
+        ),
+        data_dir=data,
+        local_files_only=True,
+        generator=GeneratorSettings(
+            replicas=1,
+            coordinator_num_cpus=0.01,
+            health_check_period_s=1,
+            graceful_shutdown_timeout_s=1,
+        ),
+        orchestrator=OrchestratorSettings(num_cpus=0.01, bank_num_cpus=0.01, poll_interval_s=0.5),
+    )
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Seconds from the kill on.
+
+    Attributes:
+        told_s: until the client that watches heard of the next thing that happened.
+        complete_s: until it heard that the scene is complete.
+        events: all that it heard.
+        files: sha256 of all artefacts by name.
+    """
+
+    told_s: float
+    complete_s: float
+    events: list[Event]
+    files: dict[str, str]
+
+
+class Watcher:
+    """A client that follows a scene's events to the end, and resumes where it lost them."""
+
+    def __init__(self, url: str, scene: Scene) -> None:
+        self.heard: list[tuple[float, Event]] = []
+        self.connections = 0
+        self._thread = threading.Thread(target=self._follow, args=(url + scene.urls.events,))
+        self._thread.start()
+
+    def wait(self) -> list[tuple[float, Event]]:
+        """All events with the time they were heard at, once the scene has ended."""
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), self.heard[-3:]
+        return self.heard
+
+    def _follow(self, url: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._ended() and time.monotonic() < deadline:
+            try:
+                self._listen(url)
+            except httpx.TransportError:
+                time.sleep(0.1)
+
+    def _listen(self, url: str) -> None:
+        last = self.heard[-1][1].id if self.heard else 0
+        headers = {"Last-Event-ID": str(last)}
+        with httpx.stream("GET", url, headers=headers, timeout=20) as response:
+            if response.status_code != 200:  # no ingress is there
+                time.sleep(0.1)
+                return
+            self.connections += 1
+            for line in response.iter_lines():
+                if line.startswith("data: "):
+                    event = Event.model_validate_json(line.removeprefix("data: "))
+                    self.heard.append((time.monotonic(), event))
+
+    def _ended(self) -> bool:
+        if not self.heard:
+            return False
+        last = self.heard[-1][1]
+        return last.type == "scene" and last.status in ("completed", "failed", "cancelled")
+
+
+class RecoveryService:
+    """The service in ``cluster``, which is a ``GatedCluster`` with the gates ``gates``."""
+
+    def __init__(self, cluster: LocalCluster, gates: Gates, folder: Path) -> None:
+        self.gates = gates
+        cluster.deploy(build_app(settings(folder / "data")))
+        self.service = Service(cluster, folder / "data")
+        city = scenes.make_panorama(folder / "city", VIEWS, bank=4)
+        self._archive = archive_files.zip_of_folder(city, "city/")
+        self._store = Store(sqlite_url(self.service.data / "store.sqlite"))
+
+    def close(self) -> None:
+        self._store.close()
+        self.service.close()
+
+    def undisturbed(self) -> dict[str, str]:
+        """sha256 of all artefacts of the scene when nothing is killed."""
+        self.gates.close("nowhere")
+        scene = self._submit()
+        self.service.wait(scene)
+        self._check(scene, self.service.wait(scene))
+        return self._files(scene)
+
+    def killed(self, part: str, stage: str) -> Recovered:
+        """Run the scene, with ``part`` killed (-9) while the scene stands at ``stage``."""
+        self.service.wait_until_ready()
+        self.gates.close(stage)
+        scene = self._submit()
+        watcher = Watcher(self.service.cluster.url, scene)
+        self.gates.wait(stage)
+        (victim,) = self.service.processes(PARTS[part])
+        killed_at, wall = time.monotonic(), time.time()
+        os.kill(victim, signal.SIGKILL)
+        self.gates.open(stage)
+        heard = watcher.wait()
+        events = [event for _, event in heard]
+        self._check(scene, events)
+        assert watcher.connections == (2 if part == "ingress" else 1)
+        assert victim not in self.service.processes("ray::")
+        return Recovered(
+            told_s=next(at for at, event in heard if event.time > wall) - killed_at,
+            complete_s=heard[-1][0] - killed_at,
+            events=events,
+            files=self._files(scene),
+        )
+
+    def _submit(self) -> Scene:
+        return self.service.submit(self._archive, outputs=["transforms"])
+
+    def _check(self, scene: Scene, events: list[Event]) -> None:
+        ended = self.service.scene(scene)
+        check_completed(ended)
+        check_order(ended, events)
+        assert verify_manifest(self.service.output(scene))
+        passed = self.gates.passed()
+        for trajectory in ended.trajectories:
+            self._check_attempts(scene.id, trajectory.id)
+            mine = [stage for stage, clip in passed if clip == trajectory.id]
+            # "found" is where the clip was in its place, and the process died before it told.
+            first = [stage for stage in mine if stage in ("committed", "found")]
+            if first:
+                rest = mine[mine.index(first[0]) :]
+                assert rest.count("committed") <= 1, mine
+                assert not {"encode", "denoise", "decode"} & set(rest), mine
+
+    def _check_attempts(self, scene_id: str, trajectory_id: str) -> None:
+        """Every attempt has ended, and none came after the one that committed the clip."""
+        outcomes = [outcome for _, outcome, _ in self._store.attempts(scene_id, trajectory_id)]
+        assert outcomes, trajectory_id
+        assert set(outcomes) <= {"committed", "lost", "abandoned"}, outcomes
+        # An orchestrator that was killed left its attempts; the next finds the clip in its place.
+        assert "committed" not in outcomes[:-1], outcomes
+        assert outcomes[-1] in ("committed", "abandoned"), outcomes
+
+    def _files(self, scene: Scene) -> dict[str, str]:
+        return {item.name: item.sha256 for item in self.service.artefacts(scene)}
