@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.full_storage import telling_full_storage
 from actors.messages import Preparation
 from worldstereo.builder.parameters import BuildParameters
 from worldstereo.config import ModelConfig, SceneParameters
@@ -126,8 +127,10 @@ class MemoryBankActor:
         Raises:
             InputError: the scene's folder or its parameters cannot be used.
             CheckpointError: the model's configuration or the feature network is missing.
+            StorageFull: there is no space for the plan, or for what is built.
         """
-        run = self._scene()
+        with telling_full_storage():
+            run = self._scene()
         self._epoch = epoch
         clips = tuple(
             PlannedClip(planned.id, planned.position, tuple(planned.depends_on))
@@ -149,14 +152,19 @@ class MemoryBankActor:
             trajectory_id: of the clip.
             frames: [F, height, width, 3].
             generation: what it took; goes into the result's metadata.
+
+        Raises:
+            StorageFull: nothing was written.
         """
-        return self._scene().commit(trajectory_id, frames, dict(generation))
+        with telling_full_storage():
+            return self._scene().commit(trajectory_id, frames, dict(generation))
 
     def reconstruct(self, outputs: Collection[str]) -> None:
         """Write what the result holds beside its clips, from the committed ones.
 
         Raises:
             GenerationCancelled: ``stop`` was called.
+            StorageFull: there is no space for an output.
             WorldStereoError: an output cannot be made; the clips stay.
         """
         from worldstereo.reconstruction.stage import Reconstruction
@@ -165,11 +173,17 @@ class MemoryBankActor:
         self._stopped = False
         if self._reconstruction is None:
             self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
-        self._reconstruction.write(outputs, self._advance)
+        with telling_full_storage():
+            self._reconstruction.write(outputs, self._advance)
 
     def finish(self, states: Mapping[str, str]) -> None:
-        """Write the manifest, with the state that each trajectory ended in."""
-        self._scene().finish(dict(states))
+        """Write the manifest, with the state that each trajectory ended in.
+
+        Raises:
+            StorageFull: there is no space for it.
+        """
+        with telling_full_storage():
+            self._scene().finish(dict(states))
 
     def stage(self) -> SceneStage:
         """What the other thread does, as far as it takes long."""

@@ -20,6 +20,7 @@ from deployments.http_errors import problem_of
 from deployments.records import SceneRecord
 from deployments.scene_context import Memory, SceneContext
 from deployments.scene_outputs import StageTeller, make_outputs
+from deployments.scene_pause import when_there_is_space
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 
 logger = logging.getLogger(__name__)
@@ -72,10 +73,21 @@ class SceneJob:
             lacking = None
             if not self._cancelled and TrajectoryStatus.COMPLETED in self._states.values():
                 lacking = await make_outputs(told, memory, record.parameters.outputs)
-            async with asyncio.timeout(self._context.settings.commit_timeout_s):
-                await memory.finish({key: str(state) for key, state in self._states.items()})
+            await self._finish(told, memory)
             await self._end(lacking)
             memory.close()
+
+    async def _finish(self, told: StageTeller, memory: Memory) -> None:
+        """Have the manifest written; a cancelled scene for which there is no space has none."""
+
+        async def finish() -> None:
+            async with asyncio.timeout(self._context.settings.commit_timeout_s):
+                await memory.finish({key: str(state) for key, state in self._states.items()})
+
+        try:
+            await when_there_is_space(told, finish)
+        except GenerationCancelled as cancelled:
+            logger.warning("scene %s has no manifest: %s", self._scene_id, cancelled)
 
     async def give_up(self, error: WorldStereoError) -> None:
         """End a scene that cannot be run; if it is being cancelled, it is cancelled."""
@@ -107,7 +119,7 @@ class SceneJob:
 
     async def _open_unless_cancelled(self, told: StageTeller, memory: Memory) -> OpenedScene:
         """Open the memory bank, which may build the scene: nobody waits for that in vain."""
-        opening = asyncio.ensure_future(self._open(memory))
+        opening = asyncio.ensure_future(when_there_is_space(told, lambda: self._open(memory)))
 
         async def stop() -> None:
             if not self._begun():

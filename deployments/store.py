@@ -204,32 +204,51 @@ class Store(StoreQueries):
                 )
 
     def record_progress(
-        self, scene_id: str, trajectory_id: str, stage: str, step: int, steps: int
+        self,
+        scene_id: str,
+        trajectory_id: str,
+        stage: str,
+        step: int,
+        steps: int,
+        waits_for: Problem | None = None,
     ) -> None:
-        """Tell where a trajectory in progress is; nothing when it is not in progress."""
+        """Tell where a trajectory in progress is, and for what it waits there, if it does.
+
+        Nothing when it is not in progress.
+        """
         running = _one(trajectories, scene_id, trajectory_id).where(
             trajectories.c.status == TrajectoryStatus.IN_PROGRESS
         )
         with self._writes() as connection:
-            changed = connection.execute(running.values(stage=stage, step=step, steps=steps))
+            where = {"stage": stage, "step": step, "steps": steps}
+            changed = connection.execute(running.values(error=_json(waits_for), **where))
             if changed.rowcount:
                 self._tell(
                     connection,
                     scene_id,
                     type="progress",
                     trajectory=trajectory_id,
-                    stage=stage,
-                    step=step,
-                    steps=steps,
+                    error=waits_for,
+                    **where,
                 )
 
-    def record_scene_progress(self, scene_id: str, stage: str, step: int, steps: int) -> None:
-        """Tell what is done for a scene as a whole; nothing when it is not in progress."""
+    def record_scene_progress(
+        self,
+        scene_id: str,
+        stage: str,
+        step: int,
+        steps: int,
+        waits_for: Problem | None = None,
+    ) -> None:
+        """Tell what is done for a scene as a whole, and for what it waits, if it does.
+
+        Nothing when it is not in progress.
+        """
         status = select(scenes.c.status).where(scenes.c.id == scene_id)
         with self._writes() as connection:
             if connection.execute(status).scalar_one_or_none() == SceneStatus.IN_PROGRESS:
                 told = {"stage": stage, "step": step, "steps": steps}
-                self._tell(connection, scene_id, type="progress", **told)
+                self._tell(connection, scene_id, type="progress", error=waits_for, **told)
 
     def _advance(
         self,

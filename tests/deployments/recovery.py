@@ -8,6 +8,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +38,10 @@ PARTS = {
 # The last two depend on the first.
 VIEWS = {"view0": ("traj2", "traj0"), "target_door_0": ("traj0",)}
 PATIENCE_S = 90.0
+LEFT_BYTES = 40_000  # some frames of a clip
 
 
-def settings(data: Path) -> AppArgs:
+def settings(folder: Path) -> AppArgs:
     """One replica of one worker, so that there is one process of each part to kill."""
     return AppArgs(
         model=ModelSettings(
@@ -48,7 +51,8 @@ def settings(data: Path) -> AppArgs:
             worker_num_cpus=0.1,
             engine="tests.deployments.gates:load",
         ),
-        data_dir=data,
+        data_dir=folder / "data",
+        database_url=sqlite_url(folder / "store.sqlite"),
         local_files_only=True,
         generator=GeneratorSettings(
             replicas=1,
@@ -92,6 +96,16 @@ class Watcher:
         assert not self._thread.is_alive(), self.heard[-3:]
         return self.heard
 
+    def until(self, sign: Callable[[Event], bool]) -> Event:
+        """The first event that is a sign."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            for _, event in list(self.heard):
+                if sign(event):
+                    return event
+            assert time.monotonic() < deadline, self.heard[-3:]
+            time.sleep(0.02)
+
     def _follow(self, url: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not self._ended() and time.monotonic() < deadline:
@@ -120,16 +134,25 @@ class Watcher:
         return last.type == "scene" and last.status in ("completed", "failed", "cancelled")
 
 
+def fill(ballast: Path) -> None:
+    """Write a file until there is no more space for it, and give back a little."""
+    with ballast.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(b"x" * 65536):
+                continue
+        file.truncate(max(0, file.tell() - LEFT_BYTES))
+
+
 class RecoveryService:
     """The service in ``cluster``, which is a ``GatedCluster`` with the gates ``gates``."""
 
     def __init__(self, cluster: LocalCluster, gates: Gates, folder: Path) -> None:
         self.gates = gates
-        cluster.deploy(build_app(settings(folder / "data")))
+        cluster.deploy(build_app(settings(folder)))
         self.service = Service(cluster, folder / "data")
         city = scenes.make_panorama(folder / "city", VIEWS, bank=4)
         self._archive = archive_files.zip_of_folder(city, "city/")
-        self._store = Store(sqlite_url(self.service.data / "store.sqlite"))
+        self._store = Store(sqlite_url(folder / "store.sqlite"))
 
     def close(self) -> None:
         self._store.close()
@@ -165,6 +188,26 @@ class RecoveryService:
             events=events,
             files=self._files(scene),
         )
+
+    def without_space(self, stage: str) -> tuple[Event, list[str], dict[str, str]]:
+        """Run the scene, with the disk full from ``stage`` on until it says so.
+
+        Returns:
+            What it said, the names of the artefacts that were there then, and those of the end.
+        """
+        self.service.wait_until_ready()
+        self.gates.close(stage)
+        scene = self._submit()
+        watcher = Watcher(self.service.cluster.url, scene)
+        self.gates.wait(stage)
+        ballast = self.service.data / "ballast"
+        fill(ballast)
+        self.gates.open(stage)
+        told = watcher.until(lambda event: event.error is not None)
+        files = list(self._files(scene))
+        ballast.unlink()
+        self._check(scene, [event for _, event in watcher.wait()])
+        return told, files, self._files(scene)
 
     def _submit(self) -> Scene:
         return self.service.submit(self._archive, outputs=["transforms"])

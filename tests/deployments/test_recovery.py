@@ -3,7 +3,10 @@
 One cluster for the module. A few cells of the matrix run by default, all with ``-m recovery``.
 """
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,12 +33,27 @@ BY_DEFAULT = {
 
 
 @pytest.fixture(scope="module")
-def recovery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecoveryService]:
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder whose ``data`` is a file system of its own, where one can be mounted."""
+    folder = tmp_path_factory.mktemp("recovery")
+    data = folder / "data"
+    data.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(data)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    yield folder
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(data)], check=True)
+
+
+@pytest.fixture(scope="module")
+def recovery(
+    small_disk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RecoveryService]:
     folder = tmp_path_factory.mktemp("gates")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FOLDER, str(folder))
         with running_cluster(GatedCluster, num_cpus=2, num_gpus=0) as cluster:
-            service = RecoveryService(cluster, Gates(folder), tmp_path_factory.mktemp("recovery"))
+            service = RecoveryService(cluster, Gates(folder), small_disk)
             yield service
             service.close()
 
@@ -67,3 +85,20 @@ def test_whatever_is_killed_the_scene_is_the_same_to_the_bit(
     record_property("complete_s", round(found.complete_s, 2))
     print(f"{part} at {stage}: told {found.told_s:.2f} s, complete {found.complete_s:.2f} s")
     assert found.files == truth
+
+
+@pytest.mark.parametrize(("stage", "waits_at"), [("decode", "commit"), ("finish", "wait")])
+def test_a_full_disk_pauses_the_scene_until_there_is_space(
+    stage: str, waits_at: str, recovery: RecoveryService, truth: dict[str, str]
+) -> None:
+    if not (recovery.service.data).is_mount():
+        pytest.skip("mounting a small disk takes root: sudo .venv/bin/python -m pytest " + __file__)
+    told, files, in_the_end = recovery.without_space(stage)
+    assert told.stage == waits_at
+    assert told.error is not None
+    assert told.error.error == "StorageFull"
+    # Nothing half-written is to be seen: what is there is whole.
+    assert set(files) == {name for name in truth if stage == "finish" or name == "plan.json"} - (
+        {"manifest.json"}
+    )
+    assert in_the_end == truth
