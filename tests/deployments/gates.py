@@ -62,6 +62,10 @@ class Gates:
             assert time.monotonic() < deadline, f"nobody came to {stage}: {self.passed()}"
             time.sleep(0.01)
 
+    def holds(self, stage: str) -> int:
+        """Id of the process that is held at ``stage``."""
+        return int((self.folder / f"{stage}.held").read_text())
+
     def open(self, stage: str) -> None:
         (self.folder / stage).unlink()
 
@@ -78,7 +82,7 @@ def come_to(stage: str, what: str) -> None:
     os.write(line, f"{stage} {what}\n".encode())
     os.close(line)
     if (folder / stage).exists():
-        (folder / f"{stage}.held").touch()
+        (folder / f"{stage}.held").write_text(str(os.getpid()))
         while (folder / stage).exists():
             time.sleep(0.01)
 

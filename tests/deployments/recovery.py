@@ -8,17 +8,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from worldstereo_client.schemas import Event, Scene
 
-from cluster.local import LocalCluster
 from configs.settings import AppArgs, GeneratorSettings, ModelSettings, OrchestratorSettings
-from deployments.app import build_app
 from deployments.store import Store
 from deployments.tables import sqlite_url
 from tests import scenes
@@ -41,26 +40,38 @@ PATIENCE_S = 90.0
 LEFT_BYTES = 40_000  # some frames of a clip
 
 
-def settings(folder: Path) -> AppArgs:
-    """One replica of one worker, so that there is one process of each part to kill."""
+def settings(
+    folder: Path,
+    *,
+    replicas: int = 1,
+    coordinator_num_cpus: float = 0.01,
+    worker_num_cpus: float = 0.1,
+    beat_timeout_s: float = 30,
+) -> AppArgs:
+    """By default one replica of one worker, so that there is one process of each part to kill."""
     return AppArgs(
         model=ModelSettings(
             source="worldstereo-tiny",
             image_features="worldstereo-tiny/dinov2",
             torch_threads=None,
-            worker_num_cpus=0.1,
+            worker_num_cpus=worker_num_cpus,
             engine="tests.deployments.gates:load",
         ),
         data_dir=folder / "data",
         database_url=sqlite_url(folder / "store.sqlite"),
         local_files_only=True,
         generator=GeneratorSettings(
-            replicas=1,
-            coordinator_num_cpus=0.01,
+            replicas=replicas,
+            coordinator_num_cpus=coordinator_num_cpus,
             health_check_period_s=1,
             graceful_shutdown_timeout_s=1,
         ),
-        orchestrator=OrchestratorSettings(num_cpus=0.01, bank_num_cpus=0.01, poll_interval_s=0.5),
+        orchestrator=OrchestratorSettings(
+            num_cpus=0.01,
+            bank_num_cpus=0.01,
+            poll_interval_s=0.5,
+            beat_timeout_s=beat_timeout_s,
+        ),
     )
 
 
@@ -73,19 +84,22 @@ class Recovered:
         complete_s: until it heard that the scene is complete.
         events: all that it heard.
         files: sha256 of all artefacts by name.
+        connections: how many the client made.
     """
 
     told_s: float
     complete_s: float
     events: list[Event]
     files: dict[str, str]
+    connections: int
 
 
 class Watcher:
     """A client that follows a scene's events to the end, and resumes where it lost them."""
 
-    def __init__(self, url: str, scene: Scene) -> None:
-        self.heard: list[tuple[float, Event]] = []
+    def __init__(self, url: str, scene: Scene, heard: Sequence[tuple[float, Event]] = ()) -> None:
+        self.heard = list(heard)
+        self.stopped = False
         self.connections = 0
         self._thread = threading.Thread(target=self._follow, args=(url + scene.urls.events,))
         self._thread.start()
@@ -95,6 +109,11 @@ class Watcher:
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), self.heard[-3:]
         return self.heard
+
+    def stop(self) -> None:
+        """Follow no longer; what was heard so far stays."""
+        self.stopped = True
+        self._thread.join(PATIENCE_S)
 
     def until(self, sign: Callable[[Event], bool]) -> Event:
         """The first event that is a sign."""
@@ -108,7 +127,7 @@ class Watcher:
 
     def _follow(self, url: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while not self._ended() and time.monotonic() < deadline:
+        while not self.stopped and not self._ended() and time.monotonic() < deadline:
             try:
                 self._listen(url)
             except httpx.TransportError:
@@ -144,11 +163,10 @@ def fill(ballast: Path) -> None:
 
 
 class RecoveryService:
-    """The service in ``cluster``, which is a ``GatedCluster`` with the gates ``gates``."""
+    """The service with ``settings`` that runs in ``cluster``, and the gates of its processes."""
 
-    def __init__(self, cluster: LocalCluster, gates: Gates, folder: Path) -> None:
+    def __init__(self, cluster: Any, gates: Gates, folder: Path) -> None:
         self.gates = gates
-        cluster.deploy(build_app(settings(folder)))
         self.service = Service(cluster, folder / "data")
         city = scenes.make_panorama(folder / "city", VIEWS, bank=4)
         self._archive = archive_files.zip_of_folder(city, "city/")
@@ -168,25 +186,53 @@ class RecoveryService:
 
     def killed(self, part: str, stage: str) -> Recovered:
         """Run the scene, with ``part`` killed (-9) while the scene stands at ``stage``."""
+        victims: list[int] = []
+
+        def strike() -> None:
+            victims.extend(self.service.processes(PARTS[part]))
+            (victim,) = victims
+            os.kill(victim, signal.SIGKILL)
+
+        found = self.struck(stage, strike)
+        assert found.connections == (2 if part == "ingress" else 1)
+        assert not set(victims) & set(self.service.processes("ray::"))
+        return found
+
+    def begun(self, stage: str) -> tuple[Scene, Watcher]:
+        """A new scene, held at ``stage``, and a client that follows it."""
         self.service.wait_until_ready()
         self.gates.close(stage)
         scene = self._submit()
         watcher = Watcher(self.service.cluster.url, scene)
         self.gates.wait(stage)
-        (victim,) = self.service.processes(PARTS[part])
+        return scene, watcher
+
+    def struck(self, stage: str, strike: Callable[[], None]) -> Recovered:
+        """Run the scene, with something done to the service while the scene stands at ``stage``."""
+        scene, watcher = self.begun(stage)
         killed_at, wall = time.monotonic(), time.time()
-        os.kill(victim, signal.SIGKILL)
+        strike()
         self.gates.open(stage)
+        return self.recovered(scene, watcher, killed_at, wall)
+
+    def recovered(self, scene: Scene, watcher: Watcher, killed_at: float, wall: float) -> Recovered:
+        """Wait for the end, see that nothing was lost, and how long it took.
+
+        Args:
+            scene: of the watcher.
+            watcher: a client.
+            killed_at: monotonic time of the blow, seconds.
+            wall: the same, since the epoch.
+        """
         heard = watcher.wait()
         events = [event for _, event in heard]
         self._check(scene, events)
-        assert watcher.connections == (2 if part == "ingress" else 1)
-        assert victim not in self.service.processes("ray::")
         return Recovered(
             told_s=next(at for at, event in heard if event.time > wall) - killed_at,
             complete_s=heard[-1][0] - killed_at,
             events=events,
             files=self._files(scene),
+            connections=watcher.connections,
         )
 
     def without_space(self, stage: str) -> tuple[Event, list[str], dict[str, str]]:
@@ -195,11 +241,7 @@ class RecoveryService:
         Returns:
             What it said, the names of the artefacts that were there then, and those of the end.
         """
-        self.service.wait_until_ready()
-        self.gates.close(stage)
-        scene = self._submit()
-        watcher = Watcher(self.service.cluster.url, scene)
-        self.gates.wait(stage)
+        scene, watcher = self.begun(stage)
         ballast = self.service.data / "ballast"
         fill(ballast)
         self.gates.open(stage)

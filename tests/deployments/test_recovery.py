@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments.app import build_app
 from tests.clusters import running_cluster
 from tests.deployments.gates import FOLDER, STAGES, GatedCluster, Gates
-from tests.deployments.recovery import PARTS, RecoveryService
+from tests.deployments.recovery import PARTS, RecoveryService, settings
 
 pytestmark = [pytest.mark.cluster]
 
@@ -53,6 +54,7 @@ def recovery(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FOLDER, str(folder))
         with running_cluster(GatedCluster, num_cpus=2, num_gpus=0) as cluster:
+            cluster.deploy(build_app(settings(small_disk)))
             service = RecoveryService(cluster, Gates(folder), small_disk)
             yield service
             service.close()
