@@ -158,7 +158,9 @@ class SceneJob:
         plan = {clip.id: clip.depends_on for clip in opened.clips}
         assert set(plan) == set(self._states), "the plan and the store differ"
         await asyncio.to_thread(self._store.record_plan, self._scene_id, plan)
-        await asyncio.to_thread(self._store.abandon_attempts, self._scene_id)
+        await asyncio.to_thread(
+            self._store.abandon_attempts, self._scene_id, sorted(opened.committed)
+        )
         for trajectory_id, state in list(self._states.items()):
             committed = trajectory_id in opened.committed
             if state is TrajectoryStatus.COMPLETED and not committed:

@@ -8,7 +8,7 @@ what is told can never differ. Calls block for a moment: asynchronous callers us
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -187,13 +187,18 @@ class Store(StoreQueries):
                 change.values(finished_at=self._clock(), outcome=outcome, reason=reason)
             )
 
-    def abandon_attempts(self, scene_id: str) -> None:
-        """End the attempts of a scene whose orchestrator is gone."""
-        change = update(attempts).where(
-            attempts.c.scene_id == scene_id, attempts.c.outcome.is_(None)
-        )
+    def abandon_attempts(self, scene_id: str, committed: Collection[str] = ()) -> None:
+        """End the attempts of a scene whose orchestrator is gone.
+
+        Args:
+            scene_id: of the scene.
+            committed: its trajectories whose results are there: their attempts came to that.
+        """
+        left = update(attempts).where(attempts.c.scene_id == scene_id, attempts.c.outcome.is_(None))
+        done = left.where(attempts.c.trajectory_id.in_(committed))
         with self._writes() as connection:
-            connection.execute(change.values(finished_at=self._clock(), outcome="abandoned"))
+            for change, outcome in ((done, "committed"), (left, "abandoned")):
+                connection.execute(change.values(finished_at=self._clock(), outcome=outcome))
 
     def record_plan(self, scene_id: str, depends_on: Mapping[str, Sequence[str]]) -> None:
         """Keep what each trajectory waits for; no event, since no state changes."""

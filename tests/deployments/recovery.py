@@ -275,9 +275,8 @@ class RecoveryService:
         outcomes = [outcome for _, outcome, _ in self._store.attempts(scene_id, trajectory_id)]
         assert outcomes, trajectory_id
         assert set(outcomes) <= {"committed", "lost", "abandoned"}, outcomes
-        # An orchestrator that was killed left its attempts; the next finds the clip in its place.
-        assert "committed" not in outcomes[:-1], outcomes
-        assert outcomes[-1] in ("committed", "abandoned"), outcomes
+        assert outcomes.count("committed") == 1, outcomes
+        assert outcomes[-1] == "committed", outcomes
 
     def _files(self, scene: Scene) -> dict[str, str]:
         return {item.name: item.sha256 for item in self.service.artefacts(scene)}
