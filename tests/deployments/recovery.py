@@ -37,7 +37,6 @@ PARTS = {
 # The last two depend on the first.
 VIEWS = {"view0": ("traj2", "traj0"), "target_door_0": ("traj0",)}
 PATIENCE_S = 90.0
-LEFT_BYTES = 40_000  # some frames of a clip
 
 
 def settings(
@@ -153,13 +152,13 @@ class Watcher:
         return last.type == "scene" and last.status in ("completed", "failed", "cancelled")
 
 
-def fill(ballast: Path) -> None:
-    """Write a file until there is no more space for it, and give back a little."""
+def fill(ballast: Path, left_bytes: int) -> None:
+    """Write a file until there is no more space for it, and give so much back."""
     with ballast.open("wb", buffering=0) as file:
         with suppress(OSError):
             while file.write(b"x" * 65536):
                 continue
-        file.truncate(max(0, file.tell() - LEFT_BYTES))
+        file.truncate(max(0, file.tell() - left_bytes))
 
 
 class RecoveryService:
@@ -235,15 +234,19 @@ class RecoveryService:
             connections=watcher.connections,
         )
 
-    def without_space(self, stage: str) -> tuple[Event, list[str], dict[str, str]]:
+    def without_space(self, stage: str, left_bytes: int) -> tuple[Event, list[str], dict[str, str]]:
         """Run the scene, with the disk full from ``stage`` on until it says so.
+
+        Args:
+            stage: where it is held meanwhile.
+            left_bytes: of space, too few for what is written next.
 
         Returns:
             What it said, the names of the artefacts that were there then, and those of the end.
         """
         scene, watcher = self.begun(stage)
         ballast = self.service.data / "ballast"
-        fill(ballast)
+        fill(ballast, left_bytes)
         self.gates.open(stage)
         told = watcher.until(lambda event: event.error is not None)
         files = list(self._files(scene))

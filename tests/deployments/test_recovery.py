@@ -89,13 +89,16 @@ def test_whatever_is_killed_the_scene_is_the_same_to_the_bit(
     assert found.files == truth
 
 
-@pytest.mark.parametrize(("stage", "waits_at"), [("decode", "commit"), ("finish", "wait")])
+@pytest.mark.parametrize(
+    ("stage", "left_bytes", "waits_at"),
+    [("decode", 40_000, "commit"), ("finish", 0, "wait")],  # some frames of a clip, nothing
+)
 def test_a_full_disk_pauses_the_scene_until_there_is_space(
-    stage: str, waits_at: str, recovery: RecoveryService, truth: dict[str, str]
+    stage: str, left_bytes: int, waits_at: str, recovery: RecoveryService, truth: dict[str, str]
 ) -> None:
     if not (recovery.service.data).is_mount():
         pytest.skip("mounting a small disk takes root: sudo .venv/bin/python -m pytest " + __file__)
-    told, files, in_the_end = recovery.without_space(stage)
+    told, files, in_the_end = recovery.without_space(stage, left_bytes)
     assert told.stage == waits_at
     assert told.error is not None
     assert told.error.error == "StorageFull"
