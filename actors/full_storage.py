@@ -1,6 +1,6 @@
 """A storage without space: a condition that passes, so whoever meets it waits and fails nothing.
 
-Owns telling it from other errors where results are written. Who waits, and for how long, is
+Owns telling it from other errors where scenes are kept. Who waits, and for how long, is
 others'.
 """
 
@@ -16,12 +16,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageFull(WorldStereoError):
-    """No space is left for results; what was committed stays, and the rest waits for space."""
+    """No space is left where scenes are kept; what was committed stays, and the rest waits."""
 
 
 @contextmanager
 def telling_full_storage() -> Iterator[None]:
-    """Around code that writes results: an error for want of space becomes ``StorageFull``."""
+    """Around code that writes there: an error for want of space becomes ``StorageFull``."""
     try:
         yield
     except Exception as error:
@@ -29,10 +29,10 @@ def telling_full_storage() -> Iterator[None]:
             raise
         # Made anew: libraries' own errors may not survive the way to another process.
         raise StorageFull(
-            "no space is left for results",
+            "no space is left",
             where="data_dir",
             got="a full disk, or a quota that is used up",
-            fix="make space: the scene goes on by itself",
+            fix="make space: whatever waits for it goes on by itself",
         ) from None
 
 

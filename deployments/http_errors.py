@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from worldstereo_client.schemas import Problem
 
+from actors.full_storage import StorageFull
 from deployments import errors
 from worldstereo.errors import (
     CheckpointError,
@@ -37,13 +38,18 @@ STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (errors.IdempotencyConflict, HTTPStatus.CONFLICT),
     (errors.QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.NotReady, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
     (GenerationCancelled, HTTPStatus.CONFLICT),
     (GenerationError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (CheckpointError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (MissingDependencyError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 
-RETRY_AFTER_S: Mapping[type[Exception], int] = {errors.QueueFull: 30, errors.NotReady: 5}
+RETRY_AFTER_S: Mapping[type[Exception], int] = {
+    errors.QueueFull: 30,
+    errors.NotReady: 5,
+    StorageFull: 60,
+}
 
 
 def status_of(error: Exception) -> HTTPStatus:
