@@ -16,7 +16,7 @@ from tests.deployments.gates import FOLDER, Gates
 from tests.deployments.recovery import RecoveryService, Watcher, settings
 from tests.multi_node import MultiNode, multi_node
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.recovery(by_default=False)]
 
 # The head has room for all but workers, a node for one replica beside what Serve puts there.
 HEAD_CPUS, NODE_CPUS, WORKER_CPUS = 1, 3, 2

@@ -23,12 +23,10 @@ BY_DEFAULT = {
     ("orchestrator", "committed"),
     ("orchestrator", "finish"),
     ("ingress", "denoise"),
-    ("memory bank", "retrieve"),
     ("memory bank", "commit"),
     ("memory bank", "committed"),
     ("memory bank", "outputs"),
     ("coordinator", "decode"),
-    ("coordinator", "commit"),
     ("worker", "encode"),
 }
 
@@ -96,8 +94,11 @@ def test_whatever_is_killed_the_scene_is_the_same_to_the_bit(
 def test_a_full_disk_pauses_the_scene_until_there_is_space(
     stage: str, left_bytes: int, waits_at: str, recovery: RecoveryService, truth: dict[str, str]
 ) -> None:
-    if not (recovery.service.data).is_mount():
-        pytest.skip("mounting a small disk takes root: sudo .venv/bin/python -m pytest " + __file__)
+    if not recovery.service.data.is_mount():
+        pytest.skip(
+            "mounting a small disk takes root: sudo .venv/bin/python -m pytest "
+            "tests/deployments/test_recovery.py"
+        )
     told, files, in_the_end = recovery.without_space(stage, left_bytes)
     assert told.stage == waits_at
     assert told.error is not None
