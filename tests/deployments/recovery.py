@@ -93,6 +93,15 @@ class Recovered:
     connections: int
 
 
+# A time by the monotonic clock, and by that of the events, seconds.
+Moment = tuple[float, float]
+
+
+def moment() -> Moment:
+    """Now."""
+    return time.monotonic(), time.time()
+
+
 class Watcher:
     """A client that follows a scene's events to the end, and resumes where it lost them."""
 
@@ -187,10 +196,12 @@ class RecoveryService:
         """Run the scene, with ``part`` killed (-9) while the scene stands at ``stage``."""
         victims: list[int] = []
 
-        def strike() -> None:
+        def strike() -> Moment:
             victims.extend(self.service.processes(PARTS[part]))
             (victim,) = victims
+            at = moment()  # to find the process takes a while
             os.kill(victim, signal.SIGKILL)
+            return at
 
         found = self.struck(stage, strike)
         assert found.connections == (2 if part == "ingress" else 1)
@@ -206,28 +217,32 @@ class RecoveryService:
         self.gates.wait(stage)
         return scene, watcher
 
-    def struck(self, stage: str, strike: Callable[[], None]) -> Recovered:
-        """Run the scene, with something done to the service while the scene stands at ``stage``."""
-        scene, watcher = self.begun(stage)
-        killed_at, wall = time.monotonic(), time.time()
-        strike()
-        self.gates.open(stage)
-        return self.recovered(scene, watcher, killed_at, wall)
+    def struck(self, stage: str, strike: Callable[[], Moment]) -> Recovered:
+        """Run the scene, with something done to the service while the scene stands at ``stage``.
 
-    def recovered(self, scene: Scene, watcher: Watcher, killed_at: float, wall: float) -> Recovered:
+        Args:
+            stage: where the scene is held.
+            strike: does it, and says when.
+        """
+        scene, watcher = self.begun(stage)
+        at = strike()
+        self.gates.open(stage)
+        return self.recovered(scene, watcher, at)
+
+    def recovered(self, scene: Scene, watcher: Watcher, at: Moment) -> Recovered:
         """Wait for the end, see that nothing was lost, and how long it took.
 
         Args:
             scene: of the watcher.
             watcher: a client.
-            killed_at: monotonic time of the blow, seconds.
-            wall: the same, since the epoch.
+            at: when the blow fell.
         """
+        killed_at, wall = at
         heard = watcher.wait()
         events = [event for _, event in heard]
         self._check(scene, events)
         return Recovered(
-            told_s=next(at for at, event in heard if event.time > wall) - killed_at,
+            told_s=next(when for when, event in heard if event.time > wall) - killed_at,
             complete_s=heard[-1][0] - killed_at,
             events=events,
             files=self._files(scene),

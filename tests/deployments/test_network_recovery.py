@@ -14,7 +14,14 @@ import pytest
 
 from tests import network_hosts
 from tests.deployments.gates import FOLDER, Gates
-from tests.deployments.recovery import PARTS, PATIENCE_S, RecoveryService, settings
+from tests.deployments.recovery import (
+    PARTS,
+    PATIENCE_S,
+    Moment,
+    RecoveryService,
+    moment,
+    settings,
+)
 from tests.network_hosts import Host, Hosts, network
 
 pytestmark = [pytest.mark.cluster, pytest.mark.recovery(by_default=False)]
@@ -89,14 +96,16 @@ def test_a_scene_whose_host_is_gone_completes_on_another(
 ) -> None:
     struck: list[Host] = []
 
-    def strike() -> None:
+    def strike() -> Moment:
         host = host_of_worker(hosts, recovery.gates)
         struck.append(host)
+        at = moment()
         hosts.cut(host)
         if what == "lost":
             for pid in hosts.on(host):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        return at
 
     found = recovery.struck("denoise", strike)
     record_property("told_s", round(found.told_s, 2))

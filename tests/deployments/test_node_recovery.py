@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployments.gates import FOLDER, Gates
-from tests.deployments.recovery import RecoveryService, Watcher, settings
+from tests.deployments.recovery import Moment, RecoveryService, Watcher, moment, settings
 from tests.multi_node import MultiNode, multi_node
 
 pytestmark = [pytest.mark.cluster, pytest.mark.recovery(by_default=False)]
@@ -67,10 +67,12 @@ def test_a_control_service_that_dies_and_comes_back_costs_nothing(
 ) -> None:
     before = set(nodes.titled("ray::ServeReplica")) | set(nodes.titled("ray::ModelWorker"))
 
-    def strike() -> None:
+    def strike() -> Moment:
+        at = moment()
         nodes.kill_gcs()
         time.sleep(2)
         nodes.start_gcs()
+        return at
 
     found = recovery.struck("denoise", strike)
     tell(record_property, "control service", found.told_s, found.complete_s)
@@ -85,7 +87,13 @@ def test_a_scene_whose_node_dies_completes_on_another(
 ) -> None:
     (victim,) = [node for node in nodes.nodes.values() if nodes.titled("ray::ModelWorker", node)]
     other = nodes.add_node(num_cpus=NODE_CPUS)
-    found = recovery.struck("denoise", lambda: nodes.remove_node(victim))
+
+    def strike() -> Moment:
+        at = moment()
+        nodes.remove_node(victim)
+        return at
+
+    found = recovery.struck("denoise", strike)
     tell(record_property, "node", found.told_s, found.complete_s)
     assert found.files == truth
     assert nodes.titled("ray::ModelWorker", other)
@@ -99,7 +107,7 @@ def test_everything_is_killed_and_a_new_cluster_goes_on(
     record_property: Record,
 ) -> None:
     scene, watcher = recovery.begun("denoise")
-    killed_at, wall = time.monotonic(), time.time()
+    at = moment()
     for pid in nodes.processes:
         with suppress(ProcessLookupError):  # it went with one that was before it
             os.kill(pid, signal.SIGKILL)
@@ -111,7 +119,7 @@ def test_everything_is_killed_and_a_new_cluster_goes_on(
         cluster.deploy(settings(folder, worker_num_cpus=WORKER_CPUS))
         again = RecoveryService(cluster, recovery.gates, folder)
         resumed = Watcher(cluster.url, scene, heard=watcher.heard)
-        found = again.recovered(scene, resumed, killed_at, wall)
+        found = again.recovered(scene, resumed, at)
         again.close()
     tell(record_property, "everything", found.told_s, found.complete_s)
     assert found.files == truth
