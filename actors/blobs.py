@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.full_storage import StorageAway
 from worldstereo.errors import WorldStereoError
 from worldstereo.formats.atomic import is_temporary, temporary_sibling
 from worldstereo.formats.manifest import ManifestFile, sha256_of, to_json
@@ -30,8 +31,12 @@ from worldstereo.formats.manifest import ManifestFile, sha256_of, to_json
 INPUT, SOURCE, DEPTH, OUTPUT = PARTS = ("input", "source", "depth", "output")
 
 
-class BlobStoreError(WorldStereoError):
-    """The blob store does not answer, or holds another file than its index says."""
+class BlobStoreAway(StorageAway):
+    """The blob store does not answer, or takes nothing."""
+
+
+class BlobDamaged(WorldStereoError):
+    """The blob store holds another file than its index says."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class BlobStore:
 class SceneBlobs:
     """One scene's files in the store and on this node.
 
-    Every method blocks, and raises ``BlobStoreError`` when the store does not answer.
+    Every method blocks, and raises ``BlobStoreAway`` when the store does not answer.
 
     Args:
         store: where they are.
@@ -104,7 +109,7 @@ class SceneBlobs:
 
         Raises:
             FileNotFoundError: the index does not name it.
-            BlobStoreError: the store does not answer, or its file is not the one of the index.
+            BlobDamaged: the store's file is not the one of the index.
         """
         entry = self.index(part).get(name)
         if entry is None:
@@ -124,7 +129,7 @@ class SceneBlobs:
         try:
             self._call("get_file", self._blob(part, entry.name), str(temporary))
             if sha256_of(temporary) != entry.sha256:
-                raise BlobStoreError(
+                raise BlobDamaged(
                     "a file of the blob store is not the one that was written",
                     where=self._blob(part, entry.name),
                     got=f"sha256 {sha256_of(temporary)}",
@@ -169,7 +174,7 @@ class SceneBlobs:
         except FileNotFoundError:
             raise
         except Exception as error:  # whatever the driver of a store raises
-            raise BlobStoreError(
+            raise BlobStoreAway(
                 "the blob store cannot be used",
                 where=self._where,
                 got=f"{operation}: {type(error).__name__}: {error}"[:500],

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from actors.blobs import INPUT, OUTPUT, PARTS, BlobStore, SceneBlobs
+from actors.full_storage import telling_full_storage
 from actors.messages import Preparation
 from worldstereo.builder.parameters import BuildParameters
 from worldstereo.config import ModelConfig, SceneParameters
@@ -132,9 +133,11 @@ class MemoryBankActor:
         Raises:
             InputError: the scene's folder or its parameters cannot be used.
             CheckpointError: the model's configuration or the feature network is missing.
+            StorageFull: there is no space for the plan, or for what is built.
         """
-        run = self._scene()
-        self._keep(OUTPUT)
+        with telling_full_storage():
+            run = self._scene()
+            self._keep(OUTPUT)
         self._epoch = epoch
         clips = tuple(
             PlannedClip(planned.id, planned.position, tuple(planned.depends_on))
@@ -157,16 +160,21 @@ class MemoryBankActor:
             trajectory_id: of the clip.
             frames: [F, height, width, 3].
             generation: what it took; goes into the result's metadata.
+
+        Raises:
+            StorageFull: nothing was written.
         """
-        first = self._scene().commit(trajectory_id, frames, dict(generation))
-        self._keep(OUTPUT)
-        return first
+        with telling_full_storage():
+            first = self._scene().commit(trajectory_id, frames, dict(generation))
+            self._keep(OUTPUT)
+            return first
 
     def reconstruct(self, outputs: Collection[str]) -> None:
         """Write what the result holds beside its clips, from the committed ones.
 
         Raises:
             GenerationCancelled: ``stop`` was called.
+            StorageFull: there is no space for an output.
             WorldStereoError: an output cannot be made; the clips stay.
         """
         from worldstereo.reconstruction.stage import Reconstruction
@@ -175,13 +183,19 @@ class MemoryBankActor:
         self._stopped = False
         if self._reconstruction is None:
             self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
-        self._reconstruction.write(outputs, self._advance)
-        self._keep(OUTPUT)
+        with telling_full_storage():
+            self._reconstruction.write(outputs, self._advance)
+            self._keep(OUTPUT)
 
     def finish(self, states: Mapping[str, str]) -> None:
-        """Write the manifest, with the state that each trajectory ended in."""
-        self._scene().finish(dict(states))
-        self._keep(OUTPUT)
+        """Write the manifest, with the state that each trajectory ended in.
+
+        Raises:
+            StorageFull: there is no space for it.
+        """
+        with telling_full_storage():
+            self._scene().finish(dict(states))
+            self._keep(OUTPUT)
 
     def stage(self) -> SceneStage:
         """What the other thread does, as far as it takes long."""

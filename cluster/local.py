@@ -64,6 +64,9 @@ class LocalCluster:
             print(cluster.url)
     """
 
+    # Runs in each worker process before anything else, by its import path.
+    worker_setup_hook = "cluster.loopback.keep_replicas_on_loopback"
+
     def __init__(
         self,
         *,
@@ -248,9 +251,7 @@ class LocalCluster:
                 namespace=NAMESPACE,
                 include_dashboard=False,
                 log_to_driver=False,
-                runtime_env={
-                    "worker_process_setup_hook": "cluster.loopback.keep_replicas_on_loopback"
-                },
+                runtime_env={"worker_process_setup_hook": self.worker_setup_hook},
                 logging_level=logging.ERROR,
                 configure_logging=True,
                 _node_ip_address="127.0.0.1",

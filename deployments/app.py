@@ -58,6 +58,9 @@ logger = logging.getLogger(__name__)
 # Clips that a replica takes: while one is generated, the next is prepared or the last committed.
 _CLIPS_OF_A_REPLICA = 2
 
+# How often Serve looks whether the processes are there that everything waits for, seconds.
+_QUICK_LOOK_S = 1
+
 # Part of the CPU that Ray asks for, for itself, beside the application.
 _SPARE_CPUS = 0.5
 
@@ -187,6 +190,7 @@ def _ingress(
         name="ingress",
         num_replicas=args.ingress.replicas,
         max_ongoing_requests=args.ingress.max_ongoing_requests,
+        health_check_period_s=_QUICK_LOOK_S,
         graceful_shutdown_timeout_s=5,
         ray_actor_options={"num_cpus": args.ingress.num_cpus},
     )
@@ -216,7 +220,7 @@ def _orchestrator(
         name="orchestrator",
         num_replicas=1,
         max_ongoing_requests=1000,
-        health_check_period_s=5,
+        health_check_period_s=_QUICK_LOOK_S,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=5,
         ray_actor_options={"num_cpus": args.orchestrator.num_cpus},

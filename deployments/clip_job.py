@@ -21,6 +21,7 @@ from actors.messages import (
     Committed,
     Failed,
     Message,
+    Paused,
     Started,
     Stopped,
     WorkerLost,
@@ -111,6 +112,7 @@ class ClipJob:
         self._refusals = 0  # offers in a row that ended before a replica took the clip
         self._reasons: list[str] = []  # why attempts were lost with their replica
         self._last_sign = Advanced("retrieve")
+        self._waits_for: WorldStereoError | None = None
         self._told_at = 0.0
 
     def cancel(self) -> None:
@@ -225,7 +227,11 @@ class ClipJob:
                     store.start_attempt, scene_id, self._trajectory_id, attempt_id, number
                 )
             elif isinstance(message, Advanced):
+                self._waits_for = None
                 await self._tell(message)
+            elif isinstance(message, Paused):
+                self._waits_for = message.error
+                await self._tell(self._last_sign)
             elif isinstance(message, Last):
                 return message
             elif _now() - self._told_at > TELL_AGAIN_S:
@@ -242,6 +248,7 @@ class ClipJob:
 
     async def _tell(self, sign: Advanced) -> None:
         self._last_sign, self._told_at = sign, _now()
+        waits_for = self._waits_for
         await patiently(
             self._context.store.record_progress,
             self._context.scene_id,
@@ -249,6 +256,7 @@ class ClipJob:
             sign.stage,
             sign.step,
             sign.steps,
+            None if waits_for is None else problem_of(waits_for, self._trajectory_id),
         )
 
     async def _end_attempt(self, attempt_id: str, last: Last) -> None:

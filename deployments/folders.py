@@ -84,7 +84,7 @@ class SceneFolders:
         """Take these folders of a scene to the blob store, where there is one; blocks.
 
         Raises:
-            BlobStoreError: it does not answer.
+            BlobStoreAway: it does not answer.
         """
         if self.blobs is not None:
             blobs = self.blobs.scene(scene_id, self.scene(scene_id).root)

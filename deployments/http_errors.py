@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from worldstereo_client.schemas import Problem
 
+from actors.blobs import BlobStoreAway
+from actors.full_storage import StorageAway, StorageFull
 from deployments import errors
 from worldstereo.errors import (
     CheckpointError,
@@ -38,6 +40,8 @@ STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (errors.QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.NotReady, HTTPStatus.SERVICE_UNAVAILABLE),
     (errors.StoreAway, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
+    (StorageAway, HTTPStatus.SERVICE_UNAVAILABLE),
     (GenerationCancelled, HTTPStatus.CONFLICT),
     (GenerationError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (CheckpointError, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -48,6 +52,8 @@ RETRY_AFTER_S: Mapping[type[Exception], int] = {
     errors.QueueFull: 30,
     errors.NotReady: 5,
     errors.StoreAway: 5,
+    StorageFull: 60,
+    BlobStoreAway: 5,
 }
 
 

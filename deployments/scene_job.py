@@ -22,6 +22,7 @@ from deployments.outage import patiently
 from deployments.records import SceneRecord
 from deployments.scene_context import Memory, SceneContext
 from deployments.scene_outputs import StageTeller, make_outputs
+from deployments.scene_pause import when_there_is_space
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 
 logger = logging.getLogger(__name__)
@@ -66,9 +67,10 @@ class SceneJob:
         if self._cancelled and not self._begun():
             await self.give_up(GenerationCancelled("cancelled before it began"))
             return
-        self._memory = memory = await self._context.memory(record)
+        told = StageTeller(self._context, self._scene_id, lambda: self._cancelled)
         try:
-            told = StageTeller(self._context, self._scene_id, lambda: self._cancelled)
+            memory = await when_there_is_space(told, lambda: self._context.memory(record))
+            self._memory = memory
             opened = await self._open_unless_cancelled(told, memory)
             await self._adopt(opened)
         except WorldStereoError as error:
@@ -78,10 +80,21 @@ class SceneJob:
             lacking = None
             if not self._cancelled and TrajectoryStatus.COMPLETED in self._states.values():
                 lacking = await make_outputs(told, memory, record.parameters.outputs)
-            async with asyncio.timeout(self._context.settings.commit_timeout_s):
-                await memory.finish({key: str(state) for key, state in self._states.items()})
+            await self._finish(told, memory)
             await self._end(lacking)
             memory.close()
+
+    async def _finish(self, told: StageTeller, memory: Memory) -> None:
+        """Have the manifest written; a cancelled scene for which there is no space has none."""
+
+        async def finish() -> None:
+            async with asyncio.timeout(self._context.settings.commit_timeout_s):
+                await memory.finish({key: str(state) for key, state in self._states.items()})
+
+        try:
+            await when_there_is_space(told, finish)
+        except GenerationCancelled as cancelled:
+            logger.warning("scene %s has no manifest: %s", self._scene_id, cancelled)
 
     async def give_up(self, error: WorldStereoError) -> None:
         """End a scene that cannot be run; if it is being cancelled, it is cancelled."""
@@ -113,7 +126,7 @@ class SceneJob:
 
     async def _open_unless_cancelled(self, told: StageTeller, memory: Memory) -> OpenedScene:
         """Open the memory bank, which may build the scene: nobody waits for that in vain."""
-        opening = asyncio.ensure_future(self._open(memory))
+        opening = asyncio.ensure_future(when_there_is_space(told, lambda: self._open(memory)))
 
         async def stop() -> None:
             if not self._begun():
@@ -152,7 +165,8 @@ class SceneJob:
         plan = {clip.id: clip.depends_on for clip in opened.clips}
         assert set(plan) == set(self._states), "the plan and the store differ"
         await patiently(self._store.record_plan, self._scene_id, plan)
-        await patiently(self._store.abandon_attempts, self._scene_id)
+        committed_ids = sorted(opened.committed)
+        await patiently(self._store.abandon_attempts, self._scene_id, committed_ids)
         for trajectory_id, state in list(self._states.items()):
             committed = trajectory_id in opened.committed
             if state is TrajectoryStatus.COMPLETED and not committed:

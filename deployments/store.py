@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -238,13 +238,18 @@ class Store(StoreQueries, Leases):
                 change.values(finished_at=self._clock(), outcome=outcome, reason=reason)
             )
 
-    def abandon_attempts(self, scene_id: str) -> None:
-        """End the attempts of a scene whose orchestrator is gone."""
-        change = update(attempts).where(
-            attempts.c.scene_id == scene_id, attempts.c.outcome.is_(None)
-        )
+    def abandon_attempts(self, scene_id: str, committed: Collection[str] = ()) -> None:
+        """End the attempts of a scene whose orchestrator is gone.
+
+        Args:
+            scene_id: of the scene.
+            committed: its trajectories whose results are there: their attempts came to that.
+        """
+        left = update(attempts).where(attempts.c.scene_id == scene_id, attempts.c.outcome.is_(None))
+        done = left.where(attempts.c.trajectory_id.in_(committed))
         with self._writes_about(scene_id) as connection:
-            connection.execute(change.values(finished_at=self._clock(), outcome="abandoned"))
+            for change, outcome in ((done, "committed"), (left, "abandoned")):
+                connection.execute(change.values(finished_at=self._clock(), outcome=outcome))
 
     def record_plan(self, scene_id: str, depends_on: Mapping[str, Sequence[str]]) -> None:
         """Keep what each trajectory waits for; no event, since no state changes."""
@@ -255,32 +260,51 @@ class Store(StoreQueries, Leases):
                 )
 
     def record_progress(
-        self, scene_id: str, trajectory_id: str, stage: str, step: int, steps: int
+        self,
+        scene_id: str,
+        trajectory_id: str,
+        stage: str,
+        step: int,
+        steps: int,
+        waits_for: Problem | None = None,
     ) -> None:
-        """Tell where a trajectory in progress is; nothing when it is not in progress."""
+        """Tell where a trajectory in progress is, and for what it waits there, if it does.
+
+        Nothing when it is not in progress.
+        """
         running = _one(trajectories, scene_id, trajectory_id).where(
             trajectories.c.status == TrajectoryStatus.IN_PROGRESS
         )
         with self._writes_about(scene_id) as connection:
-            changed = connection.execute(running.values(stage=stage, step=step, steps=steps))
+            where = {"stage": stage, "step": step, "steps": steps}
+            changed = connection.execute(running.values(error=_json(waits_for), **where))
             if changed.rowcount:
                 self._tell(
                     connection,
                     scene_id,
                     type="progress",
                     trajectory=trajectory_id,
-                    stage=stage,
-                    step=step,
-                    steps=steps,
+                    error=waits_for,
+                    **where,
                 )
 
-    def record_scene_progress(self, scene_id: str, stage: str, step: int, steps: int) -> None:
-        """Tell what is done for a scene as a whole; nothing when it is not in progress."""
+    def record_scene_progress(
+        self,
+        scene_id: str,
+        stage: str,
+        step: int,
+        steps: int,
+        waits_for: Problem | None = None,
+    ) -> None:
+        """Tell what is done for a scene as a whole, and for what it waits, if it does.
+
+        Nothing when it is not in progress.
+        """
         status = select(scenes.c.status).where(scenes.c.id == scene_id)
         with self._writes_about(scene_id) as connection:
             if connection.execute(status).scalar_one_or_none() == SceneStatus.IN_PROGRESS:
                 told = {"stage": stage, "step": step, "steps": steps}
-                self._tell(connection, scene_id, type="progress", **told)
+                self._tell(connection, scene_id, type="progress", error=waits_for, **told)
 
     def _advance(
         self,

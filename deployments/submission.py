@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 from worldstereo_client.schemas import Output, SceneRequest
 
 from actors.blobs import DEPTH, INPUT, SOURCE
+from actors.full_storage import telling_full_storage
 from configs.settings import UploadLimits
 from deployments.archives import unpack
 from deployments.errors import StoreAway, UploadError, UploadTooLarge, ValidationError
@@ -88,7 +89,18 @@ class Submitter:
         Raises:
             InputError: anything about the upload; its class says what.
             IdempotencyConflict, QueueFull: as they say.
+            StorageFull: there is no space for the upload; nothing of it is kept.
         """
+        with telling_full_storage():
+            return await self._submit(body, content_type, content_length, idempotency_key)
+
+    async def _submit(
+        self,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        content_length: str | None,
+        idempotency_key: str | None,
+    ) -> SceneRecord:
         self._check_headers(content_length, idempotency_key)
         check_queue(await asyncio.to_thread(self._store.queued), self._max_queued)
         folder = await asyncio.to_thread(self._folders.new_upload)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.blobs import BlobStore, BlobStoreError
+from actors.blobs import BlobStore, BlobStoreAway
 from actors.memory_bank import BankSpec, MemoryBankActor
 from tests.actors.s3 import s3_server
 from worldstereo.config import ModelConfig, SceneParameters
@@ -93,9 +93,9 @@ def test_what_the_blob_store_did_not_take_is_not_called_committed(
     down = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 1}}}
     away = replace(bucket, options={**bucket.options, **down})
     bank._blobs = away.scene("one", spec.folder)
-    with pytest.raises(BlobStoreError, match="cannot be used"):
+    with pytest.raises(BlobStoreAway, match="cannot be used"):
         bank.commit(first.id, np.asarray(prepared.render_video), {"seed": 1})
-    with pytest.raises(BlobStoreError, match="cannot be used"):
+    with pytest.raises(BlobStoreAway, match="cannot be used"):
         bank.prepare(first.id)
     bank._blobs = working
     assert bank.prepare(first.id)[1].committed

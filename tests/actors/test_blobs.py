@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from actors.blobs import BlobStore, BlobStoreError
+from actors.blobs import BlobDamaged, BlobStore, BlobStoreAway
 from tests.actors.s3 import s3_server
 
 
@@ -99,7 +99,7 @@ def test_a_damaged_blob_is_told(blobs: BlobStore, tmp_path: Path) -> None:
     write(tmp_path / "here" / "output", {"a": "true"})
     scene.push("output")
     scene._files.pipe_file(scene._blob("output", "a"), b"lies")
-    with pytest.raises(BlobStoreError, match="not the one that was written"):
+    with pytest.raises(BlobDamaged, match="not the one that was written"):
         blobs.scene("one", tmp_path / "there").pull("output")
     assert content(tmp_path / "there") == {}
 
@@ -123,5 +123,5 @@ def test_a_store_that_is_down_is_told(tmp_path: Path) -> None:
         "config_kwargs": {"connect_timeout": 1, "retries": {"max_attempts": 1}},
     }
     scene = BlobStore("s3://bucket/scenes", options).scene("one", tmp_path)
-    with pytest.raises(BlobStoreError, match=r"s3://bucket/scenes.*cannot be used"):
+    with pytest.raises(BlobStoreAway, match=r"s3://bucket/scenes.*cannot be used"):
         scene.index("output")

@@ -123,6 +123,16 @@ def test_an_abandoned_attempt_is_ended_once(store: Store) -> None:
     assert store.attempts("one", "renders/a") == [(1, "abandoned", "")]
 
 
+def test_an_abandoned_attempt_whose_clip_is_there_has_committed_it(store: Store) -> None:
+    store.add_scene(new_scene(), max_queued=10)
+    for attempt, trajectory in enumerate(("renders/a", "renders/b")):
+        store.advance_trajectory("one", trajectory, TrajectoryStatus.QUEUED)
+        store.start_attempt("one", trajectory, str(attempt), 1)
+    store.abandon_attempts("one", ["renders/b"])
+    assert store.attempts("one", "renders/a") == [(1, "abandoned", "")]
+    assert store.attempts("one", "renders/b") == [(1, "committed", "")]
+
+
 def test_the_same_key_and_body_are_the_same_scene(store: Store) -> None:
     key = Submission("key", "aaaa")
     assert store.submission(key) is None
