@@ -26,9 +26,12 @@ from worldstereo_client.schemas import (
 
 from deployments import http_errors
 from deployments.artefacts import find_artefact, list_artefacts
-from deployments.errors import StateConflict, ValidationError
+from deployments.errors import SceneNotFound, StateConflict, ValidationError
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
+from deployments.guard import CallerOf, Guard
+from deployments.key_store import KeyStore
+from deployments.keys import Caller
 from deployments.records import SceneRecord, scene_urls
 from deployments.store import Store
 from deployments.submission import Offers, Submitter
@@ -61,6 +64,7 @@ class Backend:
         source: where the model comes from, as it was configured.
         configs: config.json of each variant that is served.
         offers: what can be done beside generating clips.
+        keys: that requests are asked for; None: nobody is asked, and everybody may do all.
     """
 
     store: Store
@@ -72,31 +76,36 @@ class Backend:
     source: str
     configs: Mapping[Variant, ModelConfig]
     offers: Offers
+    keys: KeyStore | None = None
 
     async def shown(self, record: SceneRecord) -> Scene:
         """The scene as HTTP shows it."""
         return record.on_the_wire(await asyncio.to_thread(self.store.queue_position, record))
 
-    async def scene(self, scene_id: str) -> SceneRecord:
-        """The scene; SceneNotFound when there is none."""
-        return await asyncio.to_thread(self.store.scene, scene_id)
+    async def scene(self, scene_id: str, caller: Caller) -> SceneRecord:
+        """The scene; SceneNotFound when there is none, or none that the caller may see."""
+        record = await asyncio.to_thread(self.store.scene, scene_id)
+        if not caller.sees(record.owner):
+            # In the words of one that is not there: nobody learns of other people's scenes.
+            raise SceneNotFound("no such scene", where=f"scene {scene_id}")
+        return record
 
-    async def cancel(self, scene_id: str) -> SceneRecord:
+    async def cancel(self, scene_id: str, caller: Caller) -> SceneRecord:
         """Ask for a scene's end; asking again changes nothing.
 
         Raises:
             StateConflict: it has completed or failed.
         """
-        record = await self.scene(scene_id)
+        record = await self.scene(scene_id, caller)
         if record.status not in (SceneStatus.CANCELLING, SceneStatus.CANCELLED):
             try:
                 await asyncio.to_thread(self.store.advance_scene, scene_id, SceneStatus.CANCELLING)
             except StateConflict:
-                record = await self.scene(scene_id)
+                record = await self.scene(scene_id, caller)
                 if record.status not in (SceneStatus.CANCELLING, SceneStatus.CANCELLED):
                     raise
         await self.wake()
-        return await self.scene(scene_id)
+        return await self.scene(scene_id, caller)
 
     async def models(self) -> list[ModelInfo]:
         """The variants that are served."""
@@ -121,6 +130,8 @@ def create_api(backend: Backend) -> FastAPI:
     """The application that serves ``backend`` over HTTP."""
     api = FastAPI(title="WorldStereo", version="1", responses=_PROBLEMS)
     http_errors.install(api)
+    if backend.keys is not None:
+        api.add_middleware(Guard, keys=backend.keys)
     _add_scene_routes(api, backend)
     _add_result_routes(api, backend)
     _add_server_routes(api, backend)
@@ -132,13 +143,14 @@ def _add_scene_routes(api: FastAPI, backend: Backend) -> None:
     async def submit(
         request: Request,
         response: Response,
+        caller: CallerOf,
         content_type: Annotated[str, Header()] = "",
         content_length: Annotated[str | None, Header()] = None,
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Scene:
         """Validate and queue a scene."""
         record = await backend.submitter.submit(
-            request.stream(), content_type, content_length, idempotency_key
+            request.stream(), content_type, content_length, idempotency_key, caller
         )
         await backend.wake()
         response.headers["Location"] = scene_urls(record.id).self
@@ -146,33 +158,35 @@ def _add_scene_routes(api: FastAPI, backend: Backend) -> None:
 
     @api.get("/v1/scenes")
     async def scenes(
+        caller: CallerOf,
         status: SceneStatus | None = None,
         cursor: Annotated[str | None, Query(pattern="^[0-9]{1,18}$")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> ScenePage:
         """Scenes, newest first."""
         before = int(cursor) if cursor else None
-        found, last = await asyncio.to_thread(backend.store.page, status, before, limit)
+        owner = None if caller.sees_all else caller.owner
+        found, last = await asyncio.to_thread(backend.store.page, status, before, limit, owner)
         cursor = None if last is None else str(last)
         return ScenePage(scenes=[record.summary() for record in found], next_cursor=cursor)
 
     @api.get("/v1/scenes/{scene_id}")
-    async def scene(scene_id: str) -> Scene:
+    async def scene(scene_id: str, caller: CallerOf) -> Scene:
         """One scene as it stands."""
-        return await backend.shown(await backend.scene(scene_id))
+        return await backend.shown(await backend.scene(scene_id, caller))
 
     @api.post("/v1/scenes/{scene_id}/cancel", status_code=202)
-    async def cancel(scene_id: str) -> Scene:
+    async def cancel(scene_id: str, caller: CallerOf) -> Scene:
         """Stop a scene at the next denoising step of each of its clips."""
-        return await backend.shown(await backend.cancel(scene_id))
+        return await backend.shown(await backend.cancel(scene_id, caller))
 
     @api.get("/v1/scenes/{scene_id}/events", response_class=StreamingResponse)
     async def events(
-        scene_id: str, last_event_id: Annotated[str | None, Header()] = None
+        scene_id: str, caller: CallerOf, last_event_id: Annotated[str | None, Header()] = None
     ) -> StreamingResponse:
         """The scene's events, those after Last-Event-ID first, until it ends."""
         after = _event_id(last_event_id)
-        await backend.scene(scene_id)
+        await backend.scene(scene_id, caller)
         return StreamingResponse(
             backend.feed.stream(scene_id, after),
             media_type="text/event-stream",
@@ -182,18 +196,21 @@ def _add_scene_routes(api: FastAPI, backend: Backend) -> None:
 
 def _add_result_routes(api: FastAPI, backend: Backend) -> None:
     @api.get("/v1/scenes/{scene_id}/artefacts")
-    async def artefacts(scene_id: str) -> ArtefactList:
+    async def artefacts(scene_id: str, caller: CallerOf) -> ArtefactList:
         """The files of a scene that are there so far."""
-        record = await backend.scene(scene_id)
+        record = await backend.scene(scene_id, caller)
         output, url = backend.folders.scene(record.id).output, scene_urls(record.id).self
         return ArtefactList(artefacts=await asyncio.to_thread(list_artefacts, output, url))
 
     @api.get("/v1/scenes/{scene_id}/artefacts/{name:path}", response_class=FileResponse)
     async def artefact(
-        scene_id: str, name: str, if_none_match: Annotated[str | None, Header()] = None
+        scene_id: str,
+        name: str,
+        caller: CallerOf,
+        if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         """One file, whole or in ranges."""
-        record = await backend.scene(scene_id)
+        record = await backend.scene(scene_id, caller)
         output, url = backend.folders.scene(record.id).output, scene_urls(record.id).self
         path, about = await asyncio.to_thread(find_artefact, output, name, url)
         headers = {"ETag": f'"{about.sha256}"', "Cache-Control": "private, no-cache"}

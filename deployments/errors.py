@@ -6,7 +6,11 @@
     |-- InputError
     |   |-- UploadError            a broken or forbidden archive or request body
     |   |-- UploadTooLarge         more bytes or files than the server takes
+    |   |-- UriError               an address that is not read from, or that gave nothing
     |   `-- ValidationError        malformed fields of a request
+    |-- AuthenticationError        no key, or none that is good
+    |-- PermissionDenied           the key does not allow this
+    |-- RateLimited                the key has sent as many requests as it may
     |-- SceneNotFound
     |-- ArtefactNotFound
     |-- StateConflict              not possible in the present state
@@ -29,6 +33,24 @@ class UploadTooLarge(InputError):
 
 class ValidationError(InputError):
     """Fields of a request are malformed."""
+
+
+class UriError(InputError):
+    """The server does not read from this address, or got nothing that it can use."""
+
+
+class AuthenticationError(WorldStereoError):
+    """The request comes without an API key, or with one that is not good."""
+
+
+class PermissionDenied(WorldStereoError):
+    """The API key does not allow this."""
+
+
+class RateLimited(WorldStereoError):
+    """The API key has sent as many requests as it may; ``retry_after_s`` says when to go on."""
+
+    retry_after_s: float = 1.0
 
 
 class SceneNotFound(WorldStereoError):

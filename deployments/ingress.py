@@ -12,10 +12,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from configs.settings import IngressSettings, UploadLimits
+from configs.settings import AuthSettings, IngressSettings, UploadLimits
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
+from deployments.key_store import KeyStore
 from deployments.readiness import ServeReadiness
 from deployments.store import Store
 from deployments.submission import Offers, Submitter
@@ -36,6 +37,7 @@ class IngressSpec:
         configs: config.json of each variant that is served.
         scales_to_zero: whether a variant may have no replica while nothing is to be done.
         offers: what can be done beside generating clips.
+        auth: whether requests are asked for a key.
     """
 
     folders: SceneFolders
@@ -46,6 +48,7 @@ class IngressSpec:
     configs: Mapping[Variant, ModelConfig]
     scales_to_zero: bool
     offers: Offers
+    auth: AuthSettings
 
 
 class Ingress:
@@ -74,6 +77,7 @@ class Ingress:
             source=spec.source,
             configs=spec.configs,
             offers=spec.offers,
+            keys=KeyStore(spec.database_url) if spec.auth.required else None,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -24,6 +24,7 @@ from configs.settings import UploadLimits
 from deployments.archives import unpack
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
 from deployments.folders import SceneFolder, SceneFolders
+from deployments.keys import Caller
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
 from deployments.records import NewScene, SceneRecord, Submission
 from deployments.store import Store, check_queue
@@ -77,31 +78,38 @@ class Submitter:
         content_type: str,
         content_length: str | None,
         idempotency_key: str | None,
+        caller: Caller,
     ) -> SceneRecord:
         """Receive, check and queue a scene, or find the one that the key belongs to.
 
         Args:
             body: of the request.
             content_type, content_length, idempotency_key: its headers.
+            caller: who sends it, and owns the scene.
 
         Raises:
             InputError: anything about the upload; its class says what.
-            IdempotencyConflict, QueueFull: as they say.
+            IdempotencyConflict, QueueFull, PermissionDenied: as they say.
         """
         self._check_headers(content_length, idempotency_key)
-        check_queue(await asyncio.to_thread(self._store.queued), self._max_queued)
+        await asyncio.to_thread(self._check_queues, caller)
         folder = await asyncio.to_thread(self._folders.new_upload)
         try:
             upload = await self._receive(folder, body, content_type)
-            submission = _submission(idempotency_key, upload)
+            submission = _submission(idempotency_key, upload, caller.owner)
             if submission is not None:
                 known = await asyncio.to_thread(self._store.submission, submission)
                 if known is not None:
                     return await asyncio.to_thread(self._store.scene, known)
             async with self._validations:
-                return await asyncio.to_thread(self._accept, folder, upload, submission)
+                return await asyncio.to_thread(self._accept, folder, upload, submission, caller)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=True)
+
+    def _check_queues(self, caller: Caller) -> None:
+        check_queue(self._store.queued(), self._max_queued)
+        if caller.max_queued is not None:
+            check_queue(self._store.queued(caller.owner), caller.max_queued, "of this key")
 
     def _check_headers(self, content_length: str | None, idempotency_key: str | None) -> None:
         if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
@@ -132,10 +140,15 @@ class Submitter:
             receiver.close()
 
     def _accept(
-        self, folder: SceneFolder, upload: Upload, submission: Submission | None
+        self,
+        folder: SceneFolder,
+        upload: Upload,
+        submission: Submission | None,
+        caller: Caller,
     ) -> SceneRecord:
         """Unpack, validate, move into place, store; runs in a thread."""
         request = _request(upload.parameters)
+        caller.check_priority(request.priority)
         config = self._config(request)
         self._offers.check(request.outputs)
         depth = _keep(folder.depth, "depth", upload.depth) if upload.depth else None
@@ -147,14 +160,24 @@ class Submitter:
             assert upload.image is not None, "the receiver has seen to it"
             name, trajectories = self._take_image(folder, upload.image, request, config, depth)
         new = NewScene(
-            id=secrets.token_hex(10), name=name, parameters=request, trajectories=trajectories
+            id=secrets.token_hex(10),
+            name=name,
+            parameters=request,
+            trajectories=trajectories,
+            owner=caller.owner,
+            priority=request.priority,
         )
         final = self._folders.scene(new.id).root
         final.parent.mkdir(parents=True, exist_ok=True)
         folder.root.rename(final)
         stored = False
         try:
-            record = self._store.add_scene(new, submission, max_queued=self._max_queued)
+            record = self._store.add_scene(
+                new,
+                submission,
+                max_queued=self._max_queued,
+                max_queued_of_owner=caller.max_queued,
+            )
             stored = record.id == new.id
             return record
         finally:
@@ -302,7 +325,7 @@ def _request(text: str) -> SceneRequest:
         ) from error
 
 
-def _submission(key: str | None, upload: Upload) -> Submission | None:
+def _submission(key: str | None, upload: Upload, owner: str) -> Submission | None:
     if key is None:
         return None
     # What the sender chose, not how it was wrapped: a boundary may differ between two tries.
@@ -311,7 +334,7 @@ def _submission(key: str | None, upload: Upload) -> Submission | None:
         parts += [file.sha256] if file else ["none"]
     # A depth map's suffix matters.
     parts += [upload.depth.name] if upload.depth else []
-    return Submission(key, hashlib.sha256("\n".join(parts).encode()).hexdigest())
+    return Submission(key, hashlib.sha256("\n".join(parts).encode()).hexdigest(), owner)
 
 
 def _keep(folder: Path, stem: str, received: ReceivedFile) -> Path:

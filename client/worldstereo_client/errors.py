@@ -13,12 +13,16 @@ The upper half mirrors the engine's tree name by name; the rest is what HTTP and
     |   |-- ParameterError            a variant, task, size, step count, ... outside its range
     |   |-- UploadError               400: a broken or forbidden archive
     |   |-- UploadTooLarge            413: more bytes or files than the server takes
+    |   |-- UriError                  422: an address that the server does not read from
     |   `-- ValidationError           422: malformed fields of a request
     |-- CheckpointError               weights or configuration files that are missing or do not fit
     |-- MissingDependencyError (ImportError)   an optional package that was asked for
     |-- GenerationError               a clip that failed while it was generated
     |-- GenerationCancelled           a clip or scene that was stopped on request
     |-- ApiError                      the server understood and said no
+    |   |-- AuthenticationError       401: no API key, or none that is good
+    |   |-- PermissionDenied          403: the key does not allow this
+    |   |-- RateLimited               429: the key has sent as many requests as it may
     |   |-- SceneNotFound             404
     |   |-- ArtefactNotFound          404
     |   |-- StateConflict             409: not possible in the scene's present state
@@ -138,6 +142,10 @@ class ValidationError(InputError):
     """Fields of a request are malformed (422)."""
 
 
+class UriError(InputError):
+    """The server does not read from this address, or got nothing that it can use (422)."""
+
+
 class CheckpointError(WorldStereoError):
     """Model files are missing, or their keys and shapes do not fit the model."""
 
@@ -164,6 +172,18 @@ class ApiError(WorldStereoError):
     def name(self) -> str:
         """The error's name on the wire."""
         return self.problem.error if self.problem else type(self).__name__
+
+
+class AuthenticationError(ApiError):
+    """The request came without an API key, or with one that is not good (401)."""
+
+
+class PermissionDenied(ApiError):
+    """The API key does not allow this (403)."""
+
+
+class RateLimited(ApiError):
+    """The API key has sent as many requests as it may (429)."""
 
 
 class SceneNotFound(ApiError):
@@ -231,11 +251,15 @@ WIRE_ERRORS: dict[str, type[WorldStereoError]] = {
         ParameterError,
         UploadError,
         UploadTooLarge,
+        UriError,
         ValidationError,
         CheckpointError,
         MissingDependencyError,
         GenerationError,
         GenerationCancelled,
+        AuthenticationError,
+        PermissionDenied,
+        RateLimited,
         SceneNotFound,
         ArtefactNotFound,
         StateConflict,
