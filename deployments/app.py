@@ -181,6 +181,7 @@ def _ingress(
             depth_estimator=args.depth.estimator if args.depth else None,
         ),
         auth=args.auth,
+        uris=args.uris,
     )
     deployment = serve.deployment(serve.ingress()(Ingress)).options(
         name="ingress",

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from configs.settings import AuthSettings, IngressSettings, UploadLimits
+from configs.settings import AuthSettings, IngressSettings, UploadLimits, UriSettings
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
@@ -38,6 +38,7 @@ class IngressSpec:
         scales_to_zero: whether a variant may have no replica while nothing is to be done.
         offers: what can be done beside generating clips.
         auth: whether requests are asked for a key.
+        uris: where scenes may be fetched from.
     """
 
     folders: SceneFolders
@@ -49,6 +50,7 @@ class IngressSpec:
     scales_to_zero: bool
     offers: Offers
     auth: AuthSettings
+    uris: UriSettings
 
 
 class Ingress:
@@ -68,6 +70,7 @@ class Ingress:
                 spec.offers,
                 max_queued_scenes=spec.settings.max_queued_scenes,
                 max_validations=spec.settings.max_validations,
+                uris=spec.uris,
             ),
             feed=EventFeed(
                 store, poll_s=spec.settings.event_poll_s, heartbeat_s=spec.settings.heartbeat_s

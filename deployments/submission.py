@@ -20,14 +20,17 @@ import pydantic
 from starlette.requests import ClientDisconnect
 from worldstereo_client.schemas import Output, SceneRequest
 
-from configs.settings import UploadLimits
+from configs.settings import UploadLimits, UriSettings
 from deployments.archives import unpack
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
 from deployments.folders import SceneFolder, SceneFolders
+from deployments.json_body import parse_json
 from deployments.keys import Caller
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
 from deployments.records import NewScene, SceneRecord, Submission
+from deployments.remote_upload import RemoteUploads
 from deployments.store import Store, check_queue
+from deployments.uris import UriReader
 from worldstereo.builder.parameters import BuildParameters, trajectory_ids
 from worldstereo.builder.specs import refused
 from worldstereo.config import ModelConfig, Variant, is_distilled, variant_named
@@ -51,6 +54,7 @@ class Submitter:
         offers: what can be done beside generating clips.
         max_queued_scenes: how many may wait.
         max_validations: how many uploads are unpacked and validated at once.
+        uris: where files may be fetched from; None: from nowhere.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Submitter:
         *,
         max_queued_scenes: int,
         max_validations: int,
+        uris: UriSettings | None = None,
     ) -> None:
         self._store = store
         self._folders = folders
@@ -70,6 +75,8 @@ class Submitter:
         self._limits = limits
         self._offers = offers
         self._max_queued = max_queued_scenes
+        reader = UriReader(uris or UriSettings(), limits.max_upload_bytes)
+        self._remote = RemoteUploads(reader, limits)
         self._validations = asyncio.Semaphore(max_validations)
 
     async def submit(
@@ -129,6 +136,8 @@ class Submitter:
     async def _receive(
         self, folder: SceneFolder, body: AsyncIterator[bytes], content_type: str
     ) -> Upload:
+        if content_type.partition(";")[0].strip().lower() == "application/json":
+            return await self._remote.receive(folder.root, body)
         receiver = UploadReceiver(folder.root, content_type, self._limits)
         try:
             async for chunk in body:
@@ -313,16 +322,7 @@ def scene_name(sent_as: str) -> str:
 
 
 def _request(text: str) -> SceneRequest:
-    try:
-        return SceneRequest.model_validate_json(text or "{}")
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ValidationError(
-            first["msg"],
-            where=f"parameters: {field}" if field else "parameters",
-            got=repr(first["input"])[:200],
-        ) from error
+    return parse_json(SceneRequest, text, "parameters")
 
 
 def _submission(key: str | None, upload: Upload, owner: str) -> Submission | None:
