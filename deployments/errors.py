@@ -13,6 +13,7 @@
     |-- RateLimited                the key has sent as many requests as it may
     |-- SceneNotFound
     |-- ArtefactNotFound
+    |-- RangeNotSatisfiable        the file has no such bytes
     |-- StateConflict              not possible in the present state
     |-- IdempotencyConflict        the key was used for another request
     |-- QueueFull                  as many scenes wait as the server takes
@@ -59,6 +60,12 @@ class SceneNotFound(WorldStereoError):
 
 class ArtefactNotFound(WorldStereoError):
     """The scene has no such file, or not yet."""
+
+
+class RangeNotSatisfiable(WorldStereoError):
+    """The file, of ``file_bytes`` bytes, has none of those that were asked for."""
+
+    file_bytes: int = 0
 
 
 class StateConflict(WorldStereoError):

@@ -37,6 +37,7 @@ STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.SceneNotFound, HTTPStatus.NOT_FOUND),
     (errors.ArtefactNotFound, HTTPStatus.NOT_FOUND),
+    (errors.RangeNotSatisfiable, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     (errors.StateConflict, HTTPStatus.CONFLICT),
     (errors.IdempotencyConflict, HTTPStatus.CONFLICT),
     (errors.QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
@@ -90,6 +91,8 @@ def _headers_of(error: Exception) -> dict[str, str]:
     """What an error tells beside its body."""
     if isinstance(error, errors.AuthenticationError):
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.RangeNotSatisfiable):
+        return {"Content-Range": f"bytes */{error.file_bytes}"}
     if isinstance(error, errors.RateLimited):
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
     wait_s = RETRY_AFTER_S.get(type(error))

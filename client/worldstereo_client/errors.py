@@ -25,6 +25,7 @@ The upper half mirrors the engine's tree name by name; the rest is what HTTP and
     |   |-- RateLimited               429: the key has sent as many requests as it may
     |   |-- SceneNotFound             404
     |   |-- ArtefactNotFound          404
+    |   |-- RangeNotSatisfiable       416: the file has no such bytes
     |   |-- StateConflict             409: not possible in the scene's present state
     |   |-- IdempotencyConflict       409: the key was used for another request
     |   |-- QueueFull                 429
@@ -194,6 +195,10 @@ class ArtefactNotFound(ApiError):
     """The scene has no such file, or not yet (404)."""
 
 
+class RangeNotSatisfiable(ApiError):
+    """The file has none of the bytes that were asked for (416)."""
+
+
 class StateConflict(ApiError):
     """The scene's present state does not allow this (409)."""
 
@@ -262,6 +267,7 @@ WIRE_ERRORS: dict[str, type[WorldStereoError]] = {
         RateLimited,
         SceneNotFound,
         ArtefactNotFound,
+        RangeNotSatisfiable,
         StateConflict,
         IdempotencyConflict,
         QueueFull,

@@ -44,6 +44,7 @@ _BY_CLASS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (errors.PermissionDenied, ExitCode.BAD_INPUT),
     (errors.SceneNotFound, ExitCode.BAD_INPUT),
     (errors.ArtefactNotFound, ExitCode.BAD_INPUT),
+    (errors.RangeNotSatisfiable, ExitCode.BAD_INPUT),
     (errors.StateConflict, ExitCode.BAD_INPUT),
     (errors.IdempotencyConflict, ExitCode.BAD_INPUT),
     (errors.TransportError, ExitCode.UNREACHABLE),
