@@ -38,7 +38,7 @@ from deployments.openapi import Responses, document, problems, reference
 from deployments.ranges import RangedFile
 from deployments.records import SceneRecord, scene_urls
 from deployments.store import Store
-from deployments.submission import Offers, Submitter
+from deployments.submission import Offers, Submitter, refuse_encoding
 from worldstereo.config import ModelConfig, Variant, published_guidance, published_steps
 
 # Ids of scenes; what is none of them is not looked for.
@@ -157,9 +157,11 @@ def _add_scene_routes(api: FastAPI, backend: Backend) -> None:
         caller: CallerOf,
         content_type: Annotated[str, Header()] = "",
         content_length: Annotated[str | None, Header()] = None,
+        content_encoding: Annotated[str, Header()] = "",
         idempotency_key: Annotated[str | None, Header()] = None,
     ) -> Scene:
         """Validate and queue a scene."""
+        refuse_encoding(content_encoding)
         record = await backend.submitter.submit(
             request.stream(), content_type, content_length, idempotency_key, caller
         )

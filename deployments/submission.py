@@ -291,6 +291,17 @@ class Offers:
             )
 
 
+def refuse_encoding(content_encoding: str) -> None:
+    """ValidationError for a body that is compressed as a whole: limits count the bytes sent."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise ValidationError(
+            "compressed bodies are not taken",
+            where="Content-Encoding",
+            got=repr(content_encoding[:100]),
+            allowed="none; archives are compressed in themselves",
+        )
+
+
 def build_parameters(request: SceneRequest, nframe: int) -> BuildParameters:
     """How the engine builds a scene from an image.
 
