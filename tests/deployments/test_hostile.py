@@ -8,7 +8,7 @@ import gzip
 import json
 import lzma
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ from worldstereo_client.schemas import Problem
 import worldstereo.builder.source  # noqa: F401
 from configs.settings import UploadLimits
 from deployments.api import Backend, create_api
+from deployments.folders import SceneFolders
 from deployments.http_errors import MEDIA_TYPE
+from deployments.store import Store
 from deployments.submission import Offers, Submitter
+from deployments.tables import sqlite_url
 from tests.deployments import archive_files as make
 from tests.deployments import hostile_files as files
 from tests.deployments.http_api import problem_in
@@ -45,6 +48,24 @@ LIMITS = UploadLimits(
     max_parameters_bytes=64 * 1024,
 )
 BUILD = {"build": {"prompt": "a room"}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the one service that all requests go to; its data lies in ``data``."""
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Iterator[Store]:
+    opened = Store(sqlite_url(folder / "data" / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def folders(folder: Path) -> SceneFolders:
+    return SceneFolders(folder / "data")
 
 
 @pytest.fixture
@@ -72,14 +93,13 @@ async def http(backend: Backend, limits: UploadLimits) -> AsyncIterator[httpx.As
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_left(http: httpx.AsyncClient, tmp_path: Path) -> AsyncIterator[None]:
+async def nothing_is_left(http: httpx.AsyncClient, folder: Path) -> AsyncIterator[None]:
     """After each request: no file, no scene, no more memory, and the process answers."""
     before = new_peak()
     yield
     assert memory("VmHWM") - before < MOST_MEMORY
-    assert left(tmp_path) == set()
+    assert left(folder) == set()
     assert (await http.get("/v1/scenes")).json()["scenes"] == []
-    assert (await http.get("/healthz")).status_code == 200
 
 
 def new_peak() -> int:
