@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from worldstereo.config import Variant
 from worldstereo.depth.estimators import EstimatorName
@@ -371,6 +371,44 @@ class BlobSettings(Settings):
     )
 
 
+class AuthSettings(Settings):
+    """Who may use the HTTP API."""
+
+    required: bool = Field(
+        default=False,
+        description="each request but health's brings an API key, and sees its own scenes alone",
+    )
+    allow_unauthenticated: bool = Field(
+        default=False,
+        description="listen beyond loopback without keys: whoever reaches the port can send, see "
+        "and cancel every scene",
+    )
+
+
+class UriSettings(Settings):
+    """Where the server reads scenes from when a submission names an address instead of files."""
+
+    allowed: tuple[str, ...] = Field(
+        default=(),
+        description="prefixes such as https://scenes.example.org/ready/ or s3://bucket/; none: "
+        "nothing is read",
+    )
+    timeout_s: float = Field(default=600.0, gt=0, description="of a whole download")
+    connect_timeout_s: float = Field(default=10.0, gt=0, description="and between two bytes")
+    max_redirects: int = Field(default=3, ge=0, description="each to an allowed place again")
+
+    @field_validator("allowed")
+    @classmethod
+    def _prefixes(cls, allowed: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in allowed:
+            scheme, found, rest = prefix.partition("://")
+            if scheme not in ("https", "s3") or not found or not rest.strip("/"):
+                raise ValueError(f"{prefix!r} is none of https://HOST/PATH/ and s3://BUCKET/PATH/")
+            if not prefix.endswith("/"):
+                raise ValueError(f"{prefix!r} must end with /, or it would allow more than it says")
+        return allowed
+
+
 class AppArgs(Settings):
     """Arguments of the application ``deployments.app:build_app``: ``args`` of serve_config.yaml.
 
@@ -400,6 +438,8 @@ class AppArgs(Settings):
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     ingress: IngressSettings = IngressSettings()
     uploads: UploadLimits = UploadLimits()
+    auth: AuthSettings = AuthSettings()
+    uris: UriSettings = UriSettings()
 
     @model_validator(mode="after")
     def _outputs_where_clips_are(self) -> Self:

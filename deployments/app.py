@@ -34,12 +34,13 @@ from deployments.depth import depth_deployment
 from deployments.folders import SceneFolders
 from deployments.generator import Deadlines, Generator
 from deployments.ingress import Ingress, IngressSpec
+from deployments.listening import check_served_host
 from deployments.names import generator_name
 from deployments.orchestrator import Orchestrator, OrchestratorSpec
 from deployments.reconstructor import offered_outputs, reconstructor_deployment
 from deployments.routing import LeastBusyRouter
 from deployments.submission import Offers
-from deployments.tables import sqlite_url
+from deployments.tables import store_url
 from deployments.weights import model_config_of
 from worldstereo.config import ComputeOptions, ModelConfig, Variant
 from worldstereo.models.source import BUNDLED, bundled_folder
@@ -84,9 +85,10 @@ def build_app(args: AppArgs) -> Application:
 
     Raises:
         ParameterError: the model's configuration does not exist or is not valid, or its ranks are
-            none that it can be run in here.
+            none that it can be run in here; or Serve listens beyond loopback without API keys.
         CheckpointError: a variant's config.json cannot be had; the weights are the workers' part.
     """
+    check_served_host(args)
     gpus = ClusterGpus.of_running_cluster() if ray.is_initialized() else MachineGpus()
     allotments = allot(args, model_settings(args), gpus)
     for variant, allotment in allotments.items():
@@ -111,7 +113,7 @@ def build_application(args: AppArgs, allotments: Mapping[Variant, Allotment]) ->
     )
     shared = _Shared(
         folders=folders,
-        database_url=args.database_url or sqlite_url(folders.root / "store.sqlite"),
+        database_url=store_url(args.data_dir, args.database_url),
         configs={
             variant: model_config_of(model, variant, local_files_only=args.local_files_only)
             for variant in args.variants
@@ -185,6 +187,8 @@ def _ingress(
             ),
             depth_estimator=args.depth.estimator if args.depth else None,
         ),
+        auth=args.auth,
+        uris=args.uris,
     )
     deployment = serve.deployment(serve.ingress()(Ingress)).options(
         name="ingress",

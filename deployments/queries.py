@@ -50,10 +50,10 @@ class StoreQueries:
         with self._reads() as connection:
             return scene_of(connection, submission)
 
-    def queued(self) -> int:
-        """How many scenes wait."""
+    def queued(self, owner: str | None = None) -> int:
+        """How many scenes wait, of this owner alone if one is named."""
         with self._reads() as connection:
-            return count_queued(connection)
+            return count_queued(connection, owner)
 
     def scene(self, scene_id: str) -> SceneRecord:
         """The scene with its trajectories; SceneNotFound when there is none."""
@@ -64,7 +64,7 @@ class StoreQueries:
             return _with_trajectories(connection, [row])[0]
 
     def page(
-        self, status: SceneStatus | None, before: int | None, limit: int
+        self, status: SceneStatus | None, before: int | None, limit: int, owner: str | None = None
     ) -> tuple[list[SceneRecord], int | None]:
         """Up to ``limit`` scenes, newest first, and the number to ask on with.
 
@@ -72,6 +72,7 @@ class StoreQueries:
             status: only scenes in this state.
             before: only scenes with a smaller number.
             limit: how many at most.
+            owner: only this one's scenes; None: everybody's.
 
         Returns:
             The scenes, and the number of the last one when there are more.
@@ -79,6 +80,8 @@ class StoreQueries:
         query = select(scenes).order_by(scenes.c.number.desc()).limit(limit + 1)
         if status is not None:
             query = query.where(scenes.c.status == status)
+        if owner is not None:
+            query = query.where(scenes.c.owner == owner)
         if before is not None:
             query = query.where(scenes.c.number < before)
         with self._reads() as connection:
@@ -189,9 +192,11 @@ def scene_of(connection: Connection, submission: Submission) -> str | None:
     return str(row.scene_id)
 
 
-def count_queued(connection: Connection) -> int:
-    """How many scenes wait."""
+def count_queued(connection: Connection, owner: str | None = None) -> int:
+    """How many scenes wait, of this owner alone if one is named."""
     query = select(func.count()).where(scenes.c.status == SceneStatus.QUEUED)
+    if owner is not None:
+        query = query.where(scenes.c.owner == owner)
     return connection.execute(query).scalar_one()
 
 

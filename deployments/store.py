@@ -99,13 +99,18 @@ class Store(StoreQueries, Leases):
         return held
 
     def add_scene(
-        self, scene: NewScene, submission: Submission | None = None, *, max_queued: int
+        self,
+        scene: NewScene,
+        submission: Submission | None = None,
+        *,
+        max_queued: int,
+        max_queued_of_owner: int | None = None,
     ) -> SceneRecord:
         """Store a new scene as queued; with a key that is known, return the scene it made.
 
         Raises:
             IdempotencyConflict: the key came with another request.
-            QueueFull: ``max_queued`` scenes wait already.
+            QueueFull: ``max_queued`` scenes wait already, or ``max_queued_of_owner`` of its owner.
         """
         try:
             with self._writes() as connection:
@@ -114,6 +119,9 @@ class Store(StoreQueries, Leases):
                 known = scene_of(connection, submission) if submission else None
                 if known is None:
                     check_queue(count_queued(connection), max_queued)
+                    if max_queued_of_owner is not None:
+                        waiting = count_queued(connection, scene.owner)
+                        check_queue(waiting, max_queued_of_owner, "of this key")
                     self._insert(connection, scene, submission)
         except IntegrityError:
             # Another process stored the same key between our look and our write.
@@ -392,11 +400,11 @@ def may_follow(state: str, to: SceneStatus | TrajectoryStatus) -> bool:
     return to in TRAJECTORY_TRANSITIONS[TrajectoryStatus(state)]
 
 
-def check_queue(waiting: int, max_queued: int) -> None:
+def check_queue(waiting: int, max_queued: int, whose: str = "") -> None:
     """Raise ``QueueFull`` when no further scene may wait."""
     if waiting >= max_queued:
         raise QueueFull(
-            "too many scenes wait already",
+            " ".join(f"too many scenes {whose} wait already".split()),
             got=f"{waiting} waiting",
             allowed=f"at most {max_queued}",
             fix="try again later",

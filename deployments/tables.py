@@ -129,7 +129,8 @@ idempotency_keys = Table(
 )
 
 
-# The secret itself is nowhere. Null limits: none of its own.
+# The secret itself is nowhere. Null limits: none of its own. After a rotation the secret before
+# stays good until ``old_secret_until``.
 api_keys = Table(
     "api_keys",
     metadata,
@@ -143,6 +144,8 @@ api_keys = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
+    Column("old_secret_sha256", String(64)),
+    Column("old_secret_until", Float),
 )
 
 # ``told_event`` is the last event that the receiver acknowledged; ``next_at`` is null when there is
@@ -163,6 +166,11 @@ webhooks = Table(
 def sqlite_url(file: Path) -> str:
     """The URL of a SQLite store in this file."""
     return f"sqlite:///{file.absolute()}"
+
+
+def store_url(data_dir: Path, database_url: str | None) -> str:
+    """The URL of a server's store: the database that is named, else a file in its data."""
+    return database_url or sqlite_url(data_dir.expanduser().absolute() / "store.sqlite")
 
 
 def connect(url: str) -> Engine:

@@ -97,32 +97,35 @@ def offers() -> Offers:
 
 
 @pytest.fixture
-def api(
+def backend(
     store: Store,
     folders: SceneFolders,
     orchestrator: FakeOrchestrator,
     tiny_config: ModelConfig,
     offers: Offers,
-) -> FastAPI:
+) -> Backend:
     limits = UploadLimits(max_upload_bytes=2_000_000, max_file_bytes=1_000_000)
     configs = {VARIANT: tiny_config}
     submitter = Submitter(
         store, folders, configs, limits, offers, max_queued_scenes=3, max_validations=1
     )
     feed = EventFeed(store, poll_s=0.01, heartbeat_s=0.2)
-    return create_api(
-        Backend(
-            store,
-            folders,
-            submitter,
-            feed,
-            orchestrator,
-            orchestrator.wake,
-            "/models/worldstereo-tiny",
-            configs,
-            offers,
-        )
+    return Backend(
+        store,
+        folders,
+        submitter,
+        feed,
+        orchestrator,
+        orchestrator.wake,
+        "/models/worldstereo-tiny",
+        configs,
+        offers,
     )
+
+
+@pytest.fixture
+def api(backend: Backend) -> FastAPI:
+    return create_api(backend)
 
 
 @pytest.fixture
