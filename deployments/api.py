@@ -26,6 +26,7 @@ from worldstereo_client.schemas import (
 
 from deployments import http_errors
 from deployments.artefacts import find_artefact, list_artefacts
+from deployments.ended_routes import add_ended_routes
 from deployments.errors import StateConflict, ValidationError
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
@@ -124,6 +125,7 @@ def create_api(backend: Backend) -> FastAPI:
     _add_scene_routes(api, backend)
     _add_result_routes(api, backend)
     _add_server_routes(api, backend)
+    add_ended_routes(api, backend)
     return api
 
 

@@ -41,6 +41,12 @@ def list_artefacts(output: Path, scene_url: str) -> list[Artefact]:
     ]
 
 
+def finished_files(output: Path) -> list[tuple[str, Path]]:
+    """Name and place of every finished file, sorted by name, the manifest last."""
+    files = [(path.relative_to(output).as_posix(), path) for path in _files(output)]
+    return sorted(files, key=lambda file: (file[0] == MANIFEST, file[0]))
+
+
 def find_artefact(output: Path, name: str, scene_url: str) -> tuple[Path, Artefact]:
     """One finished file and its description.
 

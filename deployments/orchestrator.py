@@ -150,6 +150,8 @@ class Orchestrator:
         if room > 0:
             waiting = (SceneStatus.QUEUED,)
             for scene_id in await asyncio.to_thread(self._store.in_state, waiting, room):
+                if scene_id in self._tasks:  # resumed while its earlier job still tidies up
+                    continue
                 await asyncio.to_thread(
                     self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
                 )

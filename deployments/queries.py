@@ -153,6 +153,15 @@ def count_queued(connection: Connection) -> int:
     return connection.execute(query).scalar_one()
 
 
+def unfinished_of(connection: Connection, scene_id: str) -> list[str]:
+    """Ids of a scene's trajectories that failed or were skipped, in canonical order."""
+    lost = (TrajectoryStatus.FAILED, TrajectoryStatus.SKIPPED)
+    query = select(trajectories.c.id).where(
+        trajectories.c.scene_id == scene_id, trajectories.c.status.in_(lost)
+    )
+    return list(connection.execute(query.order_by(trajectories.c.position)).scalars())
+
+
 def _with_trajectories(connection: Connection, rows: Sequence[Row[Any]]) -> list[SceneRecord]:
     query = select(trajectories).where(trajectories.c.scene_id.in_([row.id for row in rows]))
     below: dict[str, list[TrajectoryInfo]] = {row.id: [] for row in rows}

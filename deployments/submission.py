@@ -71,6 +71,11 @@ class Submitter:
         self._max_queued = max_queued_scenes
         self._validations = asyncio.Semaphore(max_validations)
 
+    @property
+    def max_queued_scenes(self) -> int:
+        """How many scenes may wait."""
+        return self._max_queued
+
     async def submit(
         self,
         body: AsyncIterator[bytes],

@@ -96,6 +96,15 @@ class SceneJob:
         self._scene = self._client.scenes.cancel(self.id)
         return self._scene
 
+    def resume(self) -> Scene:
+        """Run what failed of a failed scene again; StateConflict in any other state."""
+        self._scene = self._client.scenes.resume(self.id)
+        return self._scene
+
+    def delete(self) -> None:
+        """Remove the scene, which must have ended, and its files from the server."""
+        self._client.scenes.delete(self.id)
+
     def artefacts(self) -> list[Artefact]:
         """The scene's files that are there so far."""
         return self._client.scenes.artefacts(self.id)
@@ -135,6 +144,10 @@ class SceneJob:
         """
         with download_progress(self.artefacts, kinds, progress) as show:
             return self._client.scenes.download(self.id, folder, kinds=kinds, on_file=show)
+
+    def archive(self, path: str | Path) -> Path:
+        """Fetch the scene's files as one zip file, as ``Scenes.archive``."""
+        return self._client.scenes.archive(self.id, path)
 
     def __repr__(self) -> str:
         return f"SceneJob(id={self.id!r}, name={self.name!r}, status={self._scene.status.value!r})"
@@ -196,6 +209,15 @@ class AsyncSceneJob:
         self._scene = await self._client.scenes.cancel(self.id)
         return self._scene
 
+    async def resume(self) -> Scene:
+        """Run what failed of a failed scene again; StateConflict in any other state."""
+        self._scene = await self._client.scenes.resume(self.id)
+        return self._scene
+
+    async def delete(self) -> None:
+        """Remove the scene, which must have ended, and its files from the server."""
+        await self._client.scenes.delete(self.id)
+
     async def artefacts(self) -> list[Artefact]:
         """The scene's files that are there so far."""
         return await self._client.scenes.artefacts(self.id)
@@ -214,6 +236,10 @@ class AsyncSceneJob:
     ) -> list[Path]:
         """Fetch the scene's files into a folder, as ``SceneJob.download``."""
         return await self._client.scenes.download(self.id, folder, kinds=kinds)
+
+    async def archive(self, path: str | Path) -> Path:
+        """Fetch the scene's files as one zip file, as ``Scenes.archive``."""
+        return await self._client.scenes.archive(self.id, path)
 
     def __repr__(self) -> str:
         return (

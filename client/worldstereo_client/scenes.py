@@ -27,6 +27,7 @@ import httpx
 import httpx_sse
 
 from worldstereo_client import calls
+from worldstereo_client.archive_file import ArchiveFile
 from worldstereo_client.download import PARALLEL_DOWNLOADS, Download, plan_downloads
 from worldstereo_client.errors import ServerUnreachable
 from worldstereo_client.events import Deadline, EventCursor, watch
@@ -140,6 +141,46 @@ class Scenes:
         """
         return self._client.send(calls.cancel_scene(scene_id))
 
+    def resume(self, scene_id: str) -> Scene:
+        """Run the failed and skipped trajectories of a failed scene again; the others stay.
+
+        Raises:
+            StateConflict: the scene has not failed, or was resumed already.
+            QueueFull: the server does not take it now.
+        """
+        return self._client.send(calls.resume_scene(scene_id))
+
+    def delete(self, scene_id: str) -> None:
+        """Remove a scene that has ended, and all its files, from the server.
+
+        Raises:
+            StateConflict: the scene has not ended; cancel it first.
+        """
+        self._client.send(calls.delete_scene(scene_id))
+
+    def archive(self, scene_id: str, path: str | Path) -> Path:
+        """Fetch a scene's files that are there so far as one zip file.
+
+        It comes as a stream and is verified by the zip's own checksums; a lost connection starts it
+        anew. ``download`` resumes instead.
+
+        Args:
+            scene_id: the scene.
+            path: the zip; it appears whole.
+
+        Raises:
+            IntegrityError: a file was received twice with wrong bytes.
+        """
+        call, target = calls.scene_archive(scene_id), ArchiveFile(Path(path))
+
+        def once() -> Path:
+            with self._client.open(call) as response, target.receiving() as write:
+                for chunk in response.iter_bytes():
+                    write(chunk)
+            return target.finish()
+
+        return self._client.repeat(once, self._client.attempts(call))
+
     def events(
         self, scene_id: str, *, after: int = 0, timeout_s: float | None = None
     ) -> Generator[Event, None, None]:
@@ -167,13 +208,14 @@ class Scenes:
                         if event := cursor.accept(message):
                             attempts.progressed()
                             yield event
-                        if cursor.finished:
-                            return
             except httpx.HTTPError as failure:
                 deadline.check()
                 pause_s = attempts.after(failure)
             else:
-                # A stream that has nothing to add may be that of a scene that has ended.
+                # The server ends the stream of a scene that has ended; a failed one may have been
+                # resumed since its earlier end, so that only the last event counts.
+                if cursor.finished:
+                    return
                 if cursor.last_id == before and self.get(scene_id).status.terminal:
                     return
                 pause_s = attempts.after(ServerUnreachable("the events ended early"))
@@ -292,6 +334,27 @@ class AsyncScenes:
         """Ask for a scene to stop; StateConflict when it has completed or failed already."""
         return await self._client.send(calls.cancel_scene(scene_id))
 
+    async def resume(self, scene_id: str) -> Scene:
+        """Run what failed of a scene again, as ``Scenes.resume``."""
+        return await self._client.send(calls.resume_scene(scene_id))
+
+    async def delete(self, scene_id: str) -> None:
+        """Remove a scene that has ended, as ``Scenes.delete``."""
+        await self._client.send(calls.delete_scene(scene_id))
+
+    async def archive(self, scene_id: str, path: str | Path) -> Path:
+        """Fetch a scene's files as one zip file, as ``Scenes.archive``."""
+        call, target = calls.scene_archive(scene_id), ArchiveFile(Path(path))
+
+        async def once() -> Path:
+            async with self._client.open(call) as response:
+                with target.receiving() as write:
+                    async for chunk in response.aiter_bytes():
+                        write(chunk)
+            return await asyncio.to_thread(target.finish)
+
+        return await self._client.repeat(once, self._client.attempts(call))
+
     async def events(self, scene_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """The scene's events as they happen, until the scene ends, as in ``Scenes.events``."""
         cursor = EventCursor(scene_id, after)
@@ -304,12 +367,13 @@ class AsyncScenes:
                         if event := cursor.accept(message):
                             attempts.progressed()
                             yield event
-                        if cursor.finished:
-                            return
             except httpx.HTTPError as failure:
                 pause_s = attempts.after(failure)
             else:
-                # A stream that has nothing to add may be that of a scene that has ended.
+                # The server ends the stream of a scene that has ended; a failed one may have been
+                # resumed since its earlier end, so that only the last event counts.
+                if cursor.finished:
+                    return
                 if cursor.last_id == before and (await self.get(scene_id)).status.terminal:
                     return
                 pause_s = attempts.after(ServerUnreachable("the events ended early"))

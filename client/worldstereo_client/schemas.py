@@ -49,7 +49,7 @@ class SceneStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the scene stays in this state."""
+        """Whether the scene stays in this state, a failed one until it is resumed."""
         return self in (self.COMPLETED, self.FAILED, self.CANCELLED)
 
 
@@ -66,7 +66,7 @@ class TrajectoryStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the trajectory stays in this state."""
+        """Whether the trajectory stays in this state, unless its scene is resumed."""
         return self in (self.COMPLETED, self.FAILED, self.SKIPPED, self.CANCELLED)
 
 
