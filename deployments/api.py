@@ -6,6 +6,7 @@ Everything behind the routes comes in as ``Backend``; nothing here knows Ray.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from deployments.folders import SceneFolders
 from deployments.records import SceneRecord, scene_urls
 from deployments.store import Store
 from deployments.submission import Offers, Submitter
+from deployments.videos import add_video_routes
 from worldstereo.config import ModelConfig, Variant, published_guidance, published_steps
 
 _PROBLEMS: dict[int | str, dict[str, object]] = {
@@ -76,7 +78,8 @@ class Backend:
 
     async def shown(self, record: SceneRecord) -> Scene:
         """The scene as HTTP shows it."""
-        return record.on_the_wire(await asyncio.to_thread(self.store.queue_position, record))
+        position = await asyncio.to_thread(self.store.queue_position, record)
+        return record.on_the_wire(position, time.time())
 
     async def scene(self, scene_id: str) -> SceneRecord:
         """The scene; SceneNotFound when there is none."""
@@ -126,6 +129,7 @@ def create_api(backend: Backend) -> FastAPI:
     _add_result_routes(api, backend)
     _add_server_routes(api, backend)
     add_ended_routes(api, backend)
+    add_video_routes(api, backend)
     return api
 
 

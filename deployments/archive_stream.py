@@ -51,6 +51,9 @@ class _Outlet:
     def flush(self) -> None:
         """Nothing waits in here but what ``take`` gives."""
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def take(self) -> bytes:
         taken = b"".join(self._pieces)
         self._pieces.clear()

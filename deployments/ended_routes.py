@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
@@ -16,7 +16,9 @@ from deployments.removal import remove_scene
 if TYPE_CHECKING:
     from deployments.api import Backend
 
-_ZIP = {200: {"content": {"application/zip": {}}, "description": "a zip, written as it is sent"}}
+_ZIP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/zip": {}}, "description": "a zip, written as it is sent"}
+}
 
 
 def add_ended_routes(api: FastAPI, backend: Backend) -> None:
@@ -36,9 +38,7 @@ def add_ended_routes(api: FastAPI, backend: Backend) -> None:
         await asyncio.to_thread(remove_scene, backend.store, backend.folders, scene_id)
         return Response(status_code=204)
 
-    @api.get(
-        "/v1/scenes/{scene_id}/archive", response_class=StreamingResponse, responses=dict(_ZIP)
-    )
+    @api.get("/v1/scenes/{scene_id}/archive", response_class=StreamingResponse, responses=_ZIP)
     async def archive(scene_id: str) -> StreamingResponse:
         """The scene's files that are there so far, as one zip under their artefacts' names."""
         record = await backend.scene(scene_id)

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from worldstereo_client.schemas import Problem
 
-from deployments import errors
+from deployments import errors, openai_errors
 from worldstereo.errors import (
     CheckpointError,
     GenerationCancelled,
@@ -81,7 +81,7 @@ def answer(error: Exception, request: Request) -> Response:
     """The response to a request that ended in this exception."""
     problem = problem_of(error, request.url.path)
     wait_s = RETRY_AFTER_S.get(type(error))
-    return _response(problem, {} if wait_s is None else {"Retry-After": str(wait_s)})
+    return _response(request, problem, {} if wait_s is None else {"Retry-After": str(wait_s)})
 
 
 def install(app: FastAPI) -> None:
@@ -119,7 +119,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         what=str(error.detail),
         where=f"{request.method} {request.url.path}",
     )
-    return _response(problem, dict(error.headers or {}))
+    return _response(request, problem, dict(error.headers or {}))
 
 
 async def _on_any(request: Request, error: Exception) -> Response:
@@ -127,7 +127,9 @@ async def _on_any(request: Request, error: Exception) -> Response:
     return answer(error, request)
 
 
-def _response(problem: Problem, headers: Mapping[str, str]) -> Response:
+def _response(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+    if openai_errors.is_meant_for(request.url.path):
+        return openai_errors.response(problem, headers)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,

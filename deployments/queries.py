@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -19,7 +20,7 @@ from worldstereo_client.schemas import (
 )
 
 from deployments.errors import IdempotencyConflict, SceneNotFound
-from deployments.records import SceneRecord, Submission, problem_from
+from deployments.records import SceneKind, SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
 
 
@@ -53,26 +54,36 @@ class StoreQueries:
             row = connection.execute(select(scenes).where(scenes.c.id == scene_id)).one_or_none()
             if row is None:
                 raise SceneNotFound("no such scene", where=f"scene {scene_id}")
-            return _with_trajectories(connection, [row])[0]
+            return _with_costs(connection, _with_trajectories(connection, [row])[0])
 
     def page(
-        self, status: SceneStatus | None, before: int | None, limit: int
+        self,
+        status: SceneStatus | None,
+        before: int | None,
+        limit: int,
+        *,
+        kind: SceneKind = "scene",
+        oldest_first: bool = False,
     ) -> tuple[list[SceneRecord], int | None]:
         """Up to ``limit`` scenes, newest first, and the number to ask on with.
 
         Args:
             status: only scenes in this state.
-            before: only scenes with a smaller number.
+            before: only scenes that come after the one with this number.
             limit: how many at most.
+            kind: only scenes that were submitted as this.
+            oldest_first: the other way round.
 
         Returns:
             The scenes, and the number of the last one when there are more.
         """
-        query = select(scenes).order_by(scenes.c.number.desc()).limit(limit + 1)
+        number = scenes.c.number
+        query = select(scenes).where(scenes.c.kind == kind).limit(limit + 1)
+        query = query.order_by(number.asc() if oldest_first else number.desc())
         if status is not None:
             query = query.where(scenes.c.status == status)
         if before is not None:
-            query = query.where(scenes.c.number < before)
+            query = query.where(number > before if oldest_first else number < before)
         with self._reads() as connection:
             rows = connection.execute(query).all()
             found = _with_trajectories(connection, rows[:limit])
@@ -168,6 +179,19 @@ def _with_trajectories(connection: Connection, rows: Sequence[Row[Any]]) -> list
     for row in connection.execute(query.order_by(trajectories.c.position)):
         below[row.scene_id].append(_trajectory(row))
     return [_scene(row, below[row.id]) for row in rows]
+
+
+def _with_costs(connection: Connection, scene: SceneRecord) -> SceneRecord:
+    """The scene, of each trajectory what its attempts cost."""
+    cost = func.sum(attempts.c.gpu_seconds)
+    query = select(attempts.c.trajectory_id, cost).where(attempts.c.scene_id == scene.id)
+    rows = connection.execute(query.group_by(attempts.c.trajectory_id)).all()
+    costs = {trajectory_id: seconds or 0.0 for trajectory_id, seconds in rows}
+    below = [
+        item.model_copy(update={"gpu_seconds": costs.get(item.id, 0.0)})
+        for item in scene.trajectories
+    ]
+    return replace(scene, trajectories=tuple(below))
 
 
 def _trajectory(row: Row[Any]) -> TrajectoryInfo:

@@ -225,12 +225,23 @@ class Store(StoreQueries):
                 )
             )
 
-    def end_attempt(self, attempt_id: str, outcome: str, reason: str | None = None) -> None:
-        """Record how an attempt ended: committed, failed, lost, cancelled."""
+    def end_attempt(
+        self,
+        attempt_id: str,
+        outcome: str,
+        reason: str | None = None,
+        gpu_seconds: float | None = None,
+    ) -> None:
+        """Record how an attempt ended, committed, failed, lost or cancelled, and what it cost."""
         change = update(attempts).where(attempts.c.id == attempt_id, attempts.c.outcome.is_(None))
         with self._writes() as connection:
             connection.execute(
-                change.values(finished_at=self._clock(), outcome=outcome, reason=reason)
+                change.values(
+                    finished_at=self._clock(),
+                    outcome=outcome,
+                    reason=reason,
+                    gpu_seconds=gpu_seconds,
+                )
             )
 
     def abandon_attempts(self, scene_id: str) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from deployments.archives import unpack
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
 from deployments.folders import SceneFolder, SceneFolders
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
-from deployments.records import NewScene, SceneRecord, Submission
+from deployments.records import NewScene, SceneKind, SceneRecord, Submission
 from deployments.store import Store, check_queue
 from worldstereo.builder.parameters import BuildParameters, trajectory_ids
 from worldstereo.builder.specs import refused
@@ -37,6 +37,9 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+# Makes the receiver of a body, of where its files go, its Content-Type and the limits.
+Form = Callable[[Path, str, UploadLimits], UploadReceiver]
 
 
 class Submitter:
@@ -82,12 +85,17 @@ class Submitter:
         content_type: str,
         content_length: str | None,
         idempotency_key: str | None,
+        *,
+        form: Form = UploadReceiver,
+        kind: SceneKind = "scene",
     ) -> SceneRecord:
         """Receive, check and queue a scene, or find the one that the key belongs to.
 
         Args:
             body: of the request.
             content_type, content_length, idempotency_key: its headers.
+            form: how the body is read.
+            kind: what it is submitted as.
 
         Raises:
             InputError: anything about the upload; its class says what.
@@ -97,14 +105,14 @@ class Submitter:
         check_queue(await asyncio.to_thread(self._store.queued), self._max_queued)
         folder = await asyncio.to_thread(self._folders.new_upload)
         try:
-            upload = await self._receive(folder, body, content_type)
+            upload = await self._receive(form(folder.root, content_type, self._limits), body)
             submission = _submission(idempotency_key, upload)
             if submission is not None:
                 known = await asyncio.to_thread(self._store.submission, submission)
                 if known is not None:
                     return await asyncio.to_thread(self._store.scene, known)
             async with self._validations:
-                return await asyncio.to_thread(self._accept, folder, upload, submission)
+                return await asyncio.to_thread(self._accept, folder, upload, submission, kind)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=True)
 
@@ -123,10 +131,7 @@ class Submitter:
                 allowed=f"at most {self._limits.max_upload_bytes} bytes",
             )
 
-    async def _receive(
-        self, folder: SceneFolder, body: AsyncIterator[bytes], content_type: str
-    ) -> Upload:
-        receiver = UploadReceiver(folder.root, content_type, self._limits)
+    async def _receive(self, receiver: UploadReceiver, body: AsyncIterator[bytes]) -> Upload:
         try:
             async for chunk in body:
                 await asyncio.to_thread(receiver.feed, chunk)
@@ -137,7 +142,7 @@ class Submitter:
             receiver.close()
 
     def _accept(
-        self, folder: SceneFolder, upload: Upload, submission: Submission | None
+        self, folder: SceneFolder, upload: Upload, submission: Submission | None, kind: SceneKind
     ) -> SceneRecord:
         """Unpack, validate, move into place, store; runs in a thread."""
         request = _request(upload.parameters)
@@ -152,7 +157,11 @@ class Submitter:
             assert upload.image is not None, "the receiver has seen to it"
             name, trajectories = self._take_image(folder, upload.image, request, config, depth)
         new = NewScene(
-            id=secrets.token_hex(10), name=name, parameters=request, trajectories=trajectories
+            id=secrets.token_hex(10),
+            name=name,
+            parameters=request,
+            trajectories=trajectories,
+            kind=kind,
         )
         final = self._folders.scene(new.id).root
         final.parent.mkdir(parents=True, exist_ok=True)

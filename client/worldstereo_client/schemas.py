@@ -171,6 +171,10 @@ class TrajectoryInfo(Wire):
     started_at: float | None = None
     finished_at: float | None = None
     stage_seconds: dict[str, float] = Field(default_factory=dict)
+    gpu_seconds: float = Field(
+        default=0.0,
+        description="time that its ended attempts had workers, times their number; failed ones too",
+    )
     error: Problem | None = None
 
 
@@ -196,6 +200,10 @@ class Scene(Wire):
     progress: float = Field(ge=0, le=1, description="share of trajectories done, steps counted")
     queue_position: int | None = Field(
         default=None, description="scenes in front of this one while it is queued"
+    )
+    eta_s: float | None = Field(
+        default=None,
+        description="seconds until its clips are done, by the pace so far; null: nobody can say",
     )
     trajectories: list[TrajectoryInfo]
     error: Problem | None = None
