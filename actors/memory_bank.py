@@ -127,7 +127,11 @@ class MemoryBankActor:
             InputError: the scene's folder or its parameters cannot be used.
             CheckpointError: the model's configuration or the feature network is missing.
         """
+        from worldstereo.formats.manifest import MANIFEST
+
         run = self._scene()
+        # A finished scene that is resumed is not finished; its outputs may come out otherwise.
+        (run.output / MANIFEST).unlink(missing_ok=True)
         self._epoch = epoch
         clips = tuple(
             PlannedClip(planned.id, planned.position, tuple(planned.depends_on))

@@ -207,6 +207,7 @@ def _orchestrator(
         local_files_only=args.local_files_only,
         depth=args.depth,
         reconstructor=args.reconstructor,
+        retention=args.retention,
     )
     deployment = serve.deployment(Orchestrator).options(
         name="orchestrator",

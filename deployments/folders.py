@@ -40,6 +40,11 @@ class SceneFolder:
         return self.root / "output"
 
     @property
+    def deleted(self) -> Path:
+        """A file that says that the scene is being deleted."""
+        return self.root / ".deleted"
+
+    @property
     def source(self) -> Path:
         """Holds at most one file."""
         return self.root / "source"
@@ -67,6 +72,17 @@ class SceneFolders:
     def scene(self, scene_id: str) -> SceneFolder:
         """The folder of a stored scene."""
         return SceneFolder(self.root / "scenes" / scene_id)
+
+    def stored(self) -> list[SceneFolder]:
+        """The folders of all scenes, also of those that nobody knows any more."""
+        parent = self.root / "scenes"
+        found = sorted(parent.iterdir()) if parent.is_dir() else []
+        return [SceneFolder(path) for path in found if path.is_dir()]
+
+    def uploads(self) -> list[Path]:
+        """The folders of all requests whose bodies came."""
+        parent = self.root / "uploads"
+        return sorted(parent.iterdir()) if parent.is_dir() else []
 
     def new_upload(self) -> SceneFolder:
         """A fresh folder for one request, on the file system that scenes are on."""

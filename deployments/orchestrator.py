@@ -12,7 +12,7 @@ import logging
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
@@ -20,7 +20,12 @@ from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
 from actors.failures import cause_of, first_line
 from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
-from configs.settings import DepthSettings, OrchestratorSettings, ReconstructorSettings
+from configs.settings import (
+    DepthSettings,
+    OrchestratorSettings,
+    ReconstructorSettings,
+    RetentionSettings,
+)
 from deployments.clip_job import Stream
 from deployments.depth import DepthService
 from deployments.errors import InternalError
@@ -28,6 +33,7 @@ from deployments.fair_slots import FairSlots
 from deployments.folders import SceneFolders
 from deployments.reconstructor import ReconstructorService
 from deployments.records import SceneRecord
+from deployments.retention import Retention, sweep_for_ever
 from deployments.scene_context import Memory, OnStage, SceneContext
 from deployments.scene_job import SceneJob
 from deployments.store import Store
@@ -56,6 +62,7 @@ class OrchestratorSpec:
         local_files_only: whether the Hub must not be asked.
         depth: of the depth deployment, where there is one.
         reconstructor: of the deployment of outputs that take a GPU, where there is one.
+        retention: how long ended scenes are kept.
     """
 
     folders: SceneFolders
@@ -68,6 +75,7 @@ class OrchestratorSpec:
     local_files_only: bool
     depth: DepthSettings | None
     reconstructor: ReconstructorSettings | None
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 class Orchestrator:
@@ -108,7 +116,9 @@ class Orchestrator:
         self._breaks: dict[str, int] = {}
         self._woken = asyncio.Event()
         self._tidied = False
+        retention = Retention(self._store, spec.folders, spec.retention)
         # Serve runs constructors in the loop that serves requests.
+        self._sweeper = asyncio.get_running_loop().create_task(sweep_for_ever(retention))
         self._main = asyncio.get_running_loop().create_task(self._loop())
 
     async def wake(self) -> None:

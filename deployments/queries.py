@@ -20,7 +20,7 @@ from worldstereo_client.schemas import (
 )
 
 from deployments.errors import IdempotencyConflict, SceneNotFound
-from deployments.records import SceneKind, SceneRecord, Submission, problem_from
+from deployments.records import EndedScene, SceneKind, SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
 
 
@@ -104,6 +104,21 @@ class StoreQueries:
         query = select(scenes.c.id).where(scenes.c.status.in_(states)).order_by(scenes.c.number)
         with self._reads() as connection:
             return list(connection.execute(query.limit(limit)).scalars())
+
+    def ended(self) -> list[EndedScene]:
+        """All scenes that have ended, the one that ended first in front."""
+        states = [status for status in SceneStatus if status.terminal]
+        columns = (scenes.c.id, scenes.c.name, scenes.c.status, scenes.c.finished_at)
+        query = select(*columns).where(scenes.c.status.in_(states))
+        with self._reads() as connection:
+            rows = connection.execute(query.order_by(scenes.c.finished_at, scenes.c.number)).all()
+        return [EndedScene(row.id, row.name, SceneStatus(row.status), row[3]) for row in rows]
+
+    def known(self, scene_ids: Collection[str]) -> set[str]:
+        """Those of the ids that scenes have."""
+        query = select(scenes.c.id).where(scenes.c.id.in_(scene_ids))
+        with self._reads() as connection:
+            return set(connection.execute(query).scalars())
 
     def events(self, scene_id: str, after: int, limit: int = 500) -> list[Event]:
         """Up to ``limit`` events of a scene with an id above ``after``, in order."""

@@ -44,6 +44,16 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class EndedScene:
+    """What is asked of a scene to tell whether it is still kept."""
+
+    id: str
+    name: str
+    status: SceneStatus
+    finished_at: float
+
+
+@dataclass(frozen=True)
 class SceneRecord:
     """A scene as it stands; ``number`` is its place in the order of submission."""
 

@@ -1,7 +1,8 @@
-"""How a scene goes: first its rows, then its files.
+"""How a scene goes: marked, then its rows, then its files.
 
-So that a client sees a scene whole or not at all. A process that dies between the two leaves a
-folder that no row names, which ``remove_strays`` finds.
+So that a client sees a scene whole or not at all. A process that dies after the rows leaves a
+folder with the mark, which ``remove_strays`` finds. A folder without it is never taken for one of
+those: the store may be another one than the folder's, by somebody's mistake.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from deployments.errors import SceneNotFound
-from deployments.folders import SceneFolders
+from deployments.errors import StateConflict
+from deployments.folders import SceneFolder, SceneFolders
 from deployments.store import Store
 
 # An upload that has come is a scene's folder for a moment before it has a row; one that still comes
 # may take long.
-STRAY_SCENE_S = 3600.0
-STRAY_UPLOAD_S = 24 * 3600.0
+NEW_SCENE_S = 3600.0
+LONGEST_UPLOAD_S = 24 * 3600.0
+
+# Ids that the store is asked about at once.
+_AT_ONCE = 500
 
 
 def remove_scene(store: Store, folders: SceneFolders, scene_id: str) -> None:
@@ -26,40 +30,54 @@ def remove_scene(store: Store, folders: SceneFolders, scene_id: str) -> None:
 
     Raises:
         SceneNotFound, StateConflict: there is no such scene; it has not ended.
-        OSError: it is gone, but files of it could not be removed; ``remove_strays`` will.
+        OSError: its files could not be removed; if it is gone, ``remove_strays`` removes them.
     """
-    store.delete_scene(scene_id)
-    _remove_folder(folders.scene(scene_id).root)
+    store.scene(scene_id)  # a name that no scene has is none of a folder either
+    folder = folders.scene(scene_id)
+    if folder.root.is_dir():
+        folder.deleted.touch()
+    try:
+        store.delete_scene(scene_id)
+    except StateConflict:
+        folder.deleted.unlink(missing_ok=True)
+        raise
+    remove_folder(folder.root)
 
 
 def remove_strays(store: Store, folders: SceneFolders) -> list[Path]:
-    """Remove folders of scenes that the store does not know, and uploads that nobody sends.
+    """Remove what deletions that were cut short left, and uploads that nobody sends any more.
 
     Returns:
-        What was removed.
+        The folders that went.
     """
-    strays = []
-    for folder in _older_than(folders.root / "scenes", STRAY_SCENE_S):
-        try:
-            store.scene(folder.name)
-        except SceneNotFound:
-            strays.append(folder)
-    strays += _older_than(folders.root / "uploads", STRAY_UPLOAD_S)
+    strays = [folder.root for folder in unknown_scenes(store, folders) if folder.deleted.exists()]
+    strays += _older_than(folders.uploads(), LONGEST_UPLOAD_S)
     for folder in strays:
-        _remove_folder(folder)
+        remove_folder(folder)
     return strays
 
 
-def _older_than(parent: Path, age_s: float) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    # The time of the entry's own last change: a rename counts, what happens deep below does not.
-    latest = time.time() - age_s
-    folders = [path for path in sorted(parent.iterdir()) if path.is_dir()]
-    return [path for path in folders if path.stat().st_ctime < latest]
+def unknown_scenes(store: Store, folders: SceneFolders) -> list[SceneFolder]:
+    """Folders of scenes that the store does not know, those of new ones left out."""
+    stored = folders.stored()
+    unknown = []
+    for start in range(0, len(stored), _AT_ONCE):
+        part = stored[start : start + _AT_ONCE]
+        known = store.known([folder.root.name for folder in part])
+        unknown += [folder for folder in part if folder.root.name not in known]
+    marked = [folder for folder in unknown if folder.deleted.exists()]
+    old = set(_older_than([folder.root for folder in unknown], NEW_SCENE_S))
+    return [folder for folder in unknown if folder in marked or folder.root in old]
 
 
-def _remove_folder(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it."""
     # Two may remove the same folder: what one finds gone, the other has removed.
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
+
+
+def _older_than(folders: list[Path], age_s: float) -> list[Path]:
+    # The time of the entry's own last change: a rename counts, what happens deep below does not.
+    latest = time.time() - age_s
+    return [folder for folder in folders if folder.stat().st_ctime < latest]

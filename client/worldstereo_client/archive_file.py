@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from worldstereo_client import calls
 from worldstereo_client.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from worldstereo_client.client import AsyncClient, Client
 
 
 class ArchiveFile:
@@ -51,3 +57,34 @@ class ArchiveFile:
             got=got,
             fix="fetch it again, or file by file",
         )
+
+
+def fetch_archive(client: Client, scene_id: str, path: Path) -> Path:
+    """Fetch a scene's files as one zip; a lost connection starts it anew.
+
+    Raises:
+        IntegrityError: it came damaged twice.
+    """
+    call, target = calls.scene_archive(scene_id), ArchiveFile(path)
+
+    def once() -> Path:
+        with client.open(call) as response, target.receiving() as write:
+            for chunk in response.iter_bytes():
+                write(chunk)
+        return target.finish()
+
+    return client.repeat(once, client.attempts(call))
+
+
+async def fetch_archive_async(client: AsyncClient, scene_id: str, path: Path) -> Path:
+    """The same for asyncio."""
+    call, target = calls.scene_archive(scene_id), ArchiveFile(path)
+
+    async def once() -> Path:
+        async with client.open(call) as response:
+            with target.receiving() as write:
+                async for chunk in response.aiter_bytes():
+                    write(chunk)
+        return await asyncio.to_thread(target.finish)
+
+    return await client.repeat(once, client.attempts(call))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from worldstereo_client.archive_file import fetch_archive, fetch_archive_async
 from worldstereo_client.cameras import TrajectoryCameras, parse_cameras
 from worldstereo_client.errors import (
     GenerationCancelled,
@@ -146,8 +147,15 @@ class SceneJob:
             return self._client.scenes.download(self.id, folder, kinds=kinds, on_file=show)
 
     def archive(self, path: str | Path) -> Path:
-        """Fetch the scene's files as one zip file, as ``Scenes.archive``."""
-        return self._client.scenes.archive(self.id, path)
+        """Fetch the scene's files that are there so far as one zip, which appears whole.
+
+        It is verified by the zip's own checksums; a lost connection starts it anew, where
+        ``download`` goes on.
+
+        Raises:
+            IntegrityError: it came damaged twice.
+        """
+        return fetch_archive(self._client, self.id, Path(path))
 
     def __repr__(self) -> str:
         return f"SceneJob(id={self.id!r}, name={self.name!r}, status={self._scene.status.value!r})"
@@ -238,8 +246,8 @@ class AsyncSceneJob:
         return await self._client.scenes.download(self.id, folder, kinds=kinds)
 
     async def archive(self, path: str | Path) -> Path:
-        """Fetch the scene's files as one zip file, as ``Scenes.archive``."""
-        return await self._client.scenes.archive(self.id, path)
+        """Fetch the scene's files as one zip, as ``SceneJob.archive``."""
+        return await fetch_archive_async(self._client, self.id, Path(path))
 
     def __repr__(self) -> str:
         return (

@@ -27,7 +27,6 @@ import httpx
 import httpx_sse
 
 from worldstereo_client import calls
-from worldstereo_client.archive_file import ArchiveFile
 from worldstereo_client.download import PARALLEL_DOWNLOADS, Download, plan_downloads
 from worldstereo_client.errors import ServerUnreachable
 from worldstereo_client.events import Deadline, EventCursor, watch
@@ -142,44 +141,12 @@ class Scenes:
         return self._client.send(calls.cancel_scene(scene_id))
 
     def resume(self, scene_id: str) -> Scene:
-        """Run the failed and skipped trajectories of a failed scene again; the others stay.
-
-        Raises:
-            StateConflict: the scene has not failed, or was resumed already.
-            QueueFull: the server does not take it now.
-        """
+        """Run what failed or was skipped of a failed scene again; StateConflict for any other."""
         return self._client.send(calls.resume_scene(scene_id))
 
     def delete(self, scene_id: str) -> None:
-        """Remove a scene that has ended, and all its files, from the server.
-
-        Raises:
-            StateConflict: the scene has not ended; cancel it first.
-        """
+        """Remove a scene and its files from the server; StateConflict while it has not ended."""
         self._client.send(calls.delete_scene(scene_id))
-
-    def archive(self, scene_id: str, path: str | Path) -> Path:
-        """Fetch a scene's files that are there so far as one zip file.
-
-        It comes as a stream and is verified by the zip's own checksums; a lost connection starts it
-        anew. ``download`` resumes instead.
-
-        Args:
-            scene_id: the scene.
-            path: the zip; it appears whole.
-
-        Raises:
-            IntegrityError: a file was received twice with wrong bytes.
-        """
-        call, target = calls.scene_archive(scene_id), ArchiveFile(Path(path))
-
-        def once() -> Path:
-            with self._client.open(call) as response, target.receiving() as write:
-                for chunk in response.iter_bytes():
-                    write(chunk)
-            return target.finish()
-
-        return self._client.repeat(once, self._client.attempts(call))
 
     def events(
         self, scene_id: str, *, after: int = 0, timeout_s: float | None = None
@@ -341,19 +308,6 @@ class AsyncScenes:
     async def delete(self, scene_id: str) -> None:
         """Remove a scene that has ended, as ``Scenes.delete``."""
         await self._client.send(calls.delete_scene(scene_id))
-
-    async def archive(self, scene_id: str, path: str | Path) -> Path:
-        """Fetch a scene's files as one zip file, as ``Scenes.archive``."""
-        call, target = calls.scene_archive(scene_id), ArchiveFile(Path(path))
-
-        async def once() -> Path:
-            async with self._client.open(call) as response:
-                with target.receiving() as write:
-                    async for chunk in response.aiter_bytes():
-                        write(chunk)
-            return await asyncio.to_thread(target.finish)
-
-        return await self._client.repeat(once, self._client.attempts(call))
 
     async def events(self, scene_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """The scene's events as they happen, until the scene ends, as in ``Scenes.events``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import threading
 import time
 import zipfile
@@ -228,8 +229,9 @@ def test_a_scene_comes_as_one_zip(
         for name, item in files.items():
             assert hashlib.sha256(archive.read(name)).hexdigest() == item.sha256
     assert list(path.parent.iterdir()) == [path]
+    job.delete()
     with pytest.raises(errors.SceneNotFound):
-        client.scenes.archive("none", tmp_path / "none.zip")
+        job.archive(tmp_path / "none.zip")
     assert not (tmp_path / "none.zip").exists()
 
 
@@ -262,11 +264,21 @@ def test_the_command_line_resumes_and_deletes(server: Server, client: Client, ro
     server.store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
     server.store.advance_scene(scene_id, SceneStatus.FAILED)
     assert worldstereo("resume", scene_id) == (0, f"{scene_id} queued\n")
-    generating = threading.Thread(target=server.generate, args=(scene_id, 0.02))
-    generating.start()
     code, said = worldstereo("resume", scene_id, "--wait")
+    assert (code, "queued -> queued" in said) == (2, True)
+    server.store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
+    server.store.advance_scene(scene_id, SceneStatus.FAILED)
+
+    def generate_when_queued() -> None:
+        while server.store.scene(scene_id).status is not SceneStatus.QUEUED:
+            time.sleep(0.01)
+        server.generate(scene_id)
+
+    generating = threading.Thread(target=generate_when_queued)
+    generating.start()
+    code, said = worldstereo("resume", scene_id, "--wait", "--json")
     generating.join()
-    assert (code, "-> queued" in said) == (2, True)
+    assert (code, json.loads(said)["status"]) == (0, "completed")
     assert worldstereo("delete", scene_id) == (0, f"{scene_id} deleted\n")
     code, said = worldstereo("delete", scene_id, "--json")
     assert (code, "no such scene" in said) == (2, True)

@@ -15,7 +15,7 @@ from deployments.archive_stream import stream_zip
 from deployments.errors import SceneNotFound, StateConflict
 from deployments.folders import SceneFolders
 from deployments.records import NewScene, Submission
-from deployments.removal import remove_scene, remove_strays
+from deployments.removal import remove_scene, remove_strays, unknown_scenes
 from deployments.store import Store
 from tests.deployments.http_api import problem_in
 
@@ -81,15 +81,32 @@ def test_a_crash_between_rows_and_files_leaves_a_stray_that_the_next_start_remov
             remove_scene(store, folders, "one")
     with pytest.raises(SceneNotFound):
         store.scene("one")
-    upload = folders.new_upload().root
-    assert remove_strays(store, folders) == [], "it may be a scene that is just being submitted"
-    monkeypatch.setattr(removal, "STRAY_SCENE_S", -1.0)
+    assert (folder / "output").is_dir()
     assert remove_strays(store, folders) == [folder]
     assert not folder.exists()
     assert other.exists()
-    assert upload.exists()
-    monkeypatch.setattr(removal, "STRAY_UPLOAD_S", -1.0)
+
+
+def test_what_no_deletion_left_is_no_stray(
+    store: Store, folders: SceneFolders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a scene that is just being submitted, or of another store by mistake."""
+    upload = folders.new_upload().root
+    folders.scene("unknown").output.mkdir(parents=True)
+    assert unknown_scenes(store, folders) == [], "it is new"
+    monkeypatch.setattr(removal, "NEW_SCENE_S", -1.0)
+    assert [folder.root.name for folder in unknown_scenes(store, folders)] == ["unknown"]
+    assert remove_strays(store, folders) == []
+    monkeypatch.setattr(removal, "LONGEST_UPLOAD_S", -1.0)
     assert remove_strays(store, folders) == [upload]
+    assert folders.scene("unknown").output.is_dir()
+
+
+def test_a_path_is_no_scene(store: Store, folders: SceneFolders) -> None:
+    folders.scene("x").root.mkdir(parents=True)
+    with pytest.raises(SceneNotFound):
+        remove_scene(store, folders, "..")
+    assert not (folders.root / ".deleted").exists()
 
 
 def test_a_resumed_scene_is_not_deleted(store: Store, folders: SceneFolders) -> None:
@@ -97,8 +114,11 @@ def test_a_resumed_scene_is_not_deleted(store: Store, folders: SceneFolders) -> 
     store.advance_scene("one", SceneStatus.IN_PROGRESS)
     store.advance_scene("one", SceneStatus.FAILED)
     store.resume_scene("one", max_queued=9)
+    folders.scene("one").output.mkdir(parents=True)
     with pytest.raises(StateConflict, match="queued"):
         remove_scene(store, folders, "one")
+    assert folders.scene("one").output.is_dir()
+    assert not folders.scene("one").deleted.exists()
 
 
 async def test_the_archive_holds_the_artefacts(
