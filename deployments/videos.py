@@ -7,6 +7,7 @@ generated and kept as any other, and its id is the scene's with a prefix.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from deployments.api import Backend
 
 _PREFIX = "video_"
+# What ids are made of; anything else is not worth a question to the store.
+_ID = re.compile(rf"{_PREFIX}([0-9a-f]{{1,64}})")
 # How soon the openai package asks again, unless its caller says otherwise.
 _POLL_AFTER = {"openai-poll-after-ms": "1000"}
 # OpenAI knows neither of the states of a scene that is being cancelled, or was.
@@ -60,10 +63,11 @@ class Videos:
     async def record(self, video_id: str) -> SceneRecord:
         """The scene of a video; SceneNotFound where there is none."""
         missing = SceneNotFound("no such video", where=f"video {video_id[:100]}")
-        if not video_id.startswith(_PREFIX):
+        match = _ID.fullmatch(video_id)
+        if match is None:
             raise missing
         try:
-            found = await self._backend.scene(video_id.removeprefix(_PREFIX))
+            found = await self._backend.scene(match[1])
         except SceneNotFound as error:
             raise missing from error
         if found.kind != "video":

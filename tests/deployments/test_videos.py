@@ -183,7 +183,7 @@ def test_a_running_video_tells_how_far_it_is_and_is_not_deleted(
 def test_videos_are_listed_in_pages_and_apart_from_scenes(
     server: Server, client: openai.OpenAI
 ) -> None:
-    server.store.add_scene(NewScene("one", "s", SceneRequest(), ("v/a",)), max_queued=9)
+    server.store.add_scene(NewScene("0a1b", "s", SceneRequest(), ("v/a",)), max_queued=9)
     made = [
         client.videos.create(prompt=f"{PROMPT} {number}", input_reference=image()).id
         for number in range(3)
@@ -196,9 +196,11 @@ def test_videos_are_listed_in_pages_and_apart_from_scenes(
     with pytest.raises(openai.NotFoundError):
         client.videos.list(after="video_none")
     with Client(server.url) as scenes:
-        assert [scene.id for scene in scenes.scenes.list()] == ["one"]
+        assert [scene.id for scene in scenes.scenes.list()] == ["0a1b"]
     with pytest.raises(openai.NotFoundError):
-        client.videos.retrieve("video_one")
+        client.videos.retrieve("video_0a1b")
+    with pytest.raises(openai.NotFoundError):
+        client.videos.retrieve("0a1b")
 
 
 def test_a_video_that_failed_or_was_cancelled_says_so(
