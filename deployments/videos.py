@@ -47,6 +47,9 @@ _STATUS: Mapping[SceneStatus, VideoStatus] = {
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "default": {"model": ErrorAnswer, "description": "an error as OpenAI's API tells it"}
 }
+_MP4: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"video/mp4": {}}, "description": "the video"}
+}
 
 
 class Videos:
@@ -178,7 +181,12 @@ def add_video_routes(api: FastAPI, backend: Backend) -> None:
         await asyncio.to_thread(remove_scene, backend.store, backend.folders, record.id)
         return VideoDeleted(id=video_id)
 
-    @api.get(VIDEOS_PATH + "/{video_id}/content", response_class=FileResponse, **shared)
+    @api.get(
+        VIDEOS_PATH + "/{video_id}/content",
+        response_class=FileResponse,
+        responses=_ERRORS | _MP4,
+        tags=["videos"],
+    )
     async def video_content(video_id: str, variant: Literal["video"] = "video") -> FileResponse:
         """The MP4 of a completed video, whole or in ranges."""
         path, sha256 = await asyncio.to_thread(videos.content, await videos.record(video_id))
