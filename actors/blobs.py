@@ -80,10 +80,17 @@ class SceneBlobs:
         self._pushed: dict[str, dict[str, tuple[int, int]]] = {}
 
     def push(self, part: str) -> None:
-        """Take the finished files of a part that are new or have changed to the store."""
+        """Make a part in the store what it is here: new, changed and removed files.
+
+        Whoever pushes a part that others pushed before has pulled it first.
+        """
         known = self._pushed.setdefault(part, {})
         index = self.index(part)
-        changed = False
+        here = {path.relative_to(self._folder / part).as_posix() for path in self._finished(part)}
+        removed = index.keys() - here
+        changed = bool(removed)
+        for name in removed:
+            del index[name]
         for path in sorted(self._finished(part)):
             name = path.relative_to(self._folder / part).as_posix()
             stat = path.stat()
@@ -98,6 +105,8 @@ class SceneBlobs:
         if changed or not self._call("exists", self._index_file(part)):
             entries = [entry.model_dump() for _, entry in sorted(index.items())]
             self._call("pipe_file", self._index_file(part), to_json({"files": entries}).encode())
+        for name in removed:
+            self._call("rm_file", self._blob(part, name))
 
     def pull(self, part: str) -> None:
         """Bring the files of a part that are missing or different here."""

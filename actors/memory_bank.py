@@ -135,8 +135,12 @@ class MemoryBankActor:
             CheckpointError: the model's configuration or the feature network is missing.
             StorageFull: there is no space for the plan, or for what is built.
         """
+        from worldstereo.formats.manifest import MANIFEST
+
         with telling_full_storage():
             run = self._scene()
+            # A finished scene that is resumed is not finished; its outputs may come out otherwise.
+            (run.output / MANIFEST).unlink(missing_ok=True)
             self._keep(OUTPUT)
         self._epoch = epoch
         clips = tuple(

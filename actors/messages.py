@@ -50,9 +50,10 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class Started:
-    """A replica took the clip; ``worker`` is the actor handle to cancel it at."""
+    """A replica took the clip; ``worker`` is the actor handle to cancel it at, of so many ranks."""
 
     worker: Any
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,11 @@ class WorkerGroup:
             raise WorkerLost("the group's workers have ended")
         return self._workers[0]
 
+    @property
+    def size(self) -> int:
+        """How many workers share a clip."""
+        return len(self._workers)
+
     def execute(
         self,
         attempt_id: str,

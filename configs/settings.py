@@ -328,6 +328,23 @@ class OrchestratorSettings(Settings):
         return self
 
 
+class RetentionSettings(Settings):
+    """How long ended scenes are kept; with both limits null, until somebody deletes them."""
+
+    max_age_s: float | None = Field(
+        default=None, gt=0, description="a scene goes this long after its end; null: never"
+    )
+    max_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="of all ended scenes' files together; beyond it the oldest go; null: any",
+    )
+    sweep_interval_s: float = Field(default=300.0, gt=0)
+    max_scenes_per_sweep: int = Field(
+        default=20, ge=1, description="how many are removed at once; the next sweep goes on"
+    )
+
+
 class UploadLimits(Settings):
     """What one upload may be; checked while it streams, before anything is decoded."""
 
@@ -440,6 +457,7 @@ class AppArgs(Settings):
     uploads: UploadLimits = UploadLimits()
     auth: AuthSettings = AuthSettings()
     uris: UriSettings = UriSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @model_validator(mode="after")
     def _outputs_where_clips_are(self) -> Self:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Protocol
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from worldstereo_client.schemas import (
+    Artefact,
     ArtefactList,
     Event,
     Health,
@@ -27,7 +29,8 @@ from worldstereo_client.schemas import (
 )
 
 from deployments import http_errors
-from deployments.artefacts import find_artefact, list_artefacts
+from deployments.artefacts import find_artefact, list_artefacts, listed_artefacts
+from deployments.ended_routes import add_ended_routes
 from deployments.errors import SceneNotFound, StateConflict, StoreAway, ValidationError
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
@@ -39,6 +42,7 @@ from deployments.ranges import RangedFile
 from deployments.records import SceneRecord, scene_urls
 from deployments.store import Store
 from deployments.submission import Offers, Submitter, refuse_encoding
+from deployments.videos import add_video_routes
 from worldstereo.config import ModelConfig, Variant, published_guidance, published_steps
 
 # Ids of scenes; what is none of them is not looked for.
@@ -83,7 +87,8 @@ class Backend:
 
     async def shown(self, record: SceneRecord) -> Scene:
         """The scene as HTTP shows it."""
-        return record.on_the_wire(await asyncio.to_thread(self.store.queue_position, record))
+        position = await asyncio.to_thread(self.store.queue_position, record)
+        return record.on_the_wire(position, time.time())
 
     async def scene(self, scene_id: str, caller: Caller) -> SceneRecord:
         """The scene; SceneNotFound when there is none, or none that the caller may see."""
@@ -110,6 +115,14 @@ class Backend:
                     raise
         await self.wake()
         return await self.scene(scene_id, caller)
+
+    def artefacts(self, scene_id: str) -> list[Artefact]:
+        """The files of a scene that are there so far; blocks."""
+        url = scene_urls(scene_id).self
+        index = self.folders.results_index(scene_id)
+        if index is not None:
+            return listed_artefacts(index, url)
+        return list_artefacts(self.folders.scene(scene_id).output, url)
 
     async def why_not_ready(self) -> str | None:
         """What keeps clips from being generated now; None: nothing."""
@@ -149,6 +162,8 @@ def create_api(backend: Backend) -> FastAPI:
     _add_scene_routes(api, backend)
     _add_result_routes(api, backend)
     _add_server_routes(api, backend)
+    add_ended_routes(api, backend)
+    add_video_routes(api, backend)
     return api
 
 
@@ -225,8 +240,7 @@ def _add_result_routes(api: FastAPI, backend: Backend) -> None:
     async def artefacts(scene_id: str, caller: CallerOf) -> ArtefactList:
         """The files of a scene that are there so far."""
         record = await backend.scene(scene_id, caller)
-        output, url = backend.folders.scene(record.id).output, scene_urls(record.id).self
-        return ArtefactList(artefacts=await asyncio.to_thread(list_artefacts, output, url))
+        return ArtefactList(artefacts=await asyncio.to_thread(backend.artefacts, record.id))
 
     @api.get(
         "/v1/scenes/{scene_id}/artefacts/{name:path}",
@@ -241,6 +255,7 @@ def _add_result_routes(api: FastAPI, backend: Backend) -> None:
     ) -> Response:
         """One file, whole or in ranges."""
         record = await backend.scene(scene_id, caller)
+        await asyncio.to_thread(backend.folders.fetch_result, record.id, name)
         output, url = backend.folders.scene(record.id).output, scene_urls(record.id).self
         path, about = await asyncio.to_thread(find_artefact, output, name, url)
         headers = {"ETag": f'"{about.sha256}"', "Cache-Control": "private, no-cache"}

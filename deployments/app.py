@@ -23,7 +23,6 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 from worldstereo_client.schemas import GPU_OUTPUTS, Output
 
-from actors.blobs import BlobStore
 from actors.engine import EngineSpec
 from actors.worker_group import GroupSpec
 from cluster.hardware import ClusterGpus, MachineGpus
@@ -107,10 +106,7 @@ def build_application(args: AppArgs, allotments: Mapping[Variant, Allotment]) ->
         ParameterError, CheckpointError: as ``build_app``.
     """
     model = model_settings(args)
-    folders = SceneFolders(
-        args.data_dir.expanduser().absolute(),
-        _blob_store(args),
-    )
+    folders = SceneFolders.of(args)
     shared = _Shared(
         folders=folders,
         database_url=store_url(args.data_dir, args.database_url),
@@ -219,6 +215,7 @@ def _orchestrator(
         local_files_only=args.local_files_only,
         depth=args.depth,
         reconstructor=args.reconstructor,
+        retention=args.retention,
     )
     deployment = serve.deployment(Orchestrator).options(
         name="orchestrator",
@@ -292,12 +289,6 @@ def _generator(
         .bind(group, deadlines)
     )
     return application
-
-
-def _blob_store(args: AppArgs) -> BlobStore | None:
-    if args.blobs is None:
-        return None
-    return BlobStore(args.blobs.url.rstrip("/"), args.blobs.options)
 
 
 def _image_features(model: ModelSettings) -> str:

@@ -7,7 +7,7 @@ writes them, and that they appear whole, is the engine's part.
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,7 +17,7 @@ from worldstereo_client.schemas import Artefact
 
 from deployments.errors import ArtefactNotFound
 from worldstereo.errors import LayoutError
-from worldstereo.formats.manifest import MANIFEST, read_manifest, sha256_of
+from worldstereo.formats.manifest import MANIFEST, ManifestFile, read_manifest, sha256_of
 
 Kind = Literal["manifest", "video", "frame", "cameras", "references", "plan", "file"]
 
@@ -39,6 +39,18 @@ def list_artefacts(output: Path, scene_url: str) -> list[Artefact]:
         _describe(output, path, scene_url, hashes.get(path.relative_to(output).as_posix()))
         for path in sorted(_files(output))
     ]
+
+
+def listed_artefacts(files: Iterable[ManifestFile], scene_url: str) -> list[Artefact]:
+    """Files that lie in a blob store, as its index names them; sorted by name."""
+    by_name = sorted(files, key=lambda file: file.name)
+    return [_artefact(file.name, file.bytes, file.sha256, scene_url) for file in by_name]
+
+
+def finished_files(output: Path) -> list[tuple[str, Path]]:
+    """Name and place of every finished file, sorted by name, the manifest last."""
+    files = [(path.relative_to(output).as_posix(), path) for path in _files(output)]
+    return sorted(files, key=lambda file: (file[0] == MANIFEST, file[0]))
 
 
 def find_artefact(output: Path, name: str, scene_url: str) -> tuple[Path, Artefact]:
@@ -86,12 +98,17 @@ def _files(folder: Path) -> Iterator[Path]:
 def _describe(output: Path, path: Path, scene_url: str, sha256: str | None) -> Artefact:
     name = path.relative_to(output).as_posix()
     stat = path.stat()
+    content = sha256 or _sha256(path, stat.st_mtime_ns, stat.st_size)
+    return _artefact(name, stat.st_size, content, scene_url)
+
+
+def _artefact(name: str, size: int, sha256: str, scene_url: str) -> Artefact:
     return Artefact(
         name=name,
         kind=_kind(name),
-        media_type=mimetypes.guess_type(path.name)[0] or "application/octet-stream",
-        bytes=stat.st_size,
-        sha256=sha256 or _sha256(path, stat.st_mtime_ns, stat.st_size),
+        media_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
+        bytes=size,
+        sha256=sha256,
         url=f"{scene_url}/artefacts/{quote(name)}",
     )
 

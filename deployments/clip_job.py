@@ -29,6 +29,7 @@ from actors.messages import (
 from actors.model_worker import Worker
 from configs.settings import OrchestratorSettings
 from deployments.fair_slots import FairSlots
+from deployments.gpu_meter import GpuMeter
 from deployments.http_errors import problem_of
 from deployments.outage import patiently
 from deployments.store import Store
@@ -202,7 +203,7 @@ class ClipJob:
             if last is None:  # nobody waits for it any more
                 stream.cancel()
         if inbox.worker is not None and last is not None:
-            await self._end_attempt(attempt_id, last)
+            await self._end_attempt(attempt_id, last, inbox.meter.gpu_seconds(_now()))
         return last
 
     async def _follow(self, inbox: _Inbox, number: int, attempt_id: str) -> Last | None:
@@ -259,12 +260,12 @@ class ClipJob:
             None if waits_for is None else problem_of(waits_for, self._trajectory_id),
         )
 
-    async def _end_attempt(self, attempt_id: str, last: Last) -> None:
+    async def _end_attempt(self, attempt_id: str, last: Last, gpu_seconds: float) -> None:
         if isinstance(last, Failed):
             outcome, reason = "lost" if last.retry else "failed", str(last.error)
         else:
             outcome, reason = "committed" if isinstance(last, Committed) else "cancelled", None
-        await patiently(self._context.store.end_attempt, attempt_id, outcome, reason)
+        await patiently(self._context.store.end_attempt, attempt_id, outcome, reason, gpu_seconds)
 
     async def _back_to_the_queue(self, error: WorldStereoError) -> None:
         record = await patiently(self._context.store.scene, self._context.scene_id)
@@ -310,6 +311,7 @@ class _Inbox:
     def __init__(self, stream: Stream, cancelled: asyncio.Event) -> None:
         self.worker: Worker | None = None
         self.stream = stream
+        self.meter = GpuMeter()
         self._messages = aiter(stream)
         self._pending: asyncio.Future[Message] | None = None
         self._cancelled = asyncio.ensure_future(cancelled.wait())
@@ -331,6 +333,7 @@ class _Inbox:
         )
         if self._pending in done:
             message, self._pending = self._pending.result(), None
+            self.meter.see(message, _now())
             if isinstance(message, Started):
                 self.worker = Worker(message.worker)
             return message

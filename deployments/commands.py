@@ -23,6 +23,7 @@ from deployments.build_command import build
 from deployments.command_errors import engine_errors
 from deployments.evaluate_command import evaluate
 from deployments.export_command import export
+from deployments.gc_command import gc
 from deployments.keys_command import keys_app
 
 Scenes = Annotated[Path | None, typer.Argument(metavar="INPUT", help="The same as --input_path.")]
@@ -82,6 +83,7 @@ def register(app: typer.Typer) -> None:
     app.command("export")(export)
     app.command("evaluate")(evaluate)
     app.command("doctor")(doctor)
+    app.command("gc")(gc)
     app.command("fetch-weights")(fetch_weights)
     app.add_typer(keys_app)
 

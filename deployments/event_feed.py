@@ -10,9 +10,9 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 
-from worldstereo_client.schemas import Event, SceneStatus
+from worldstereo_client.schemas import Event
 
-from deployments.errors import StoreAway
+from deployments.errors import SceneNotFound, StoreAway
 from deployments.outage import patiently
 from deployments.store import Store
 
@@ -62,8 +62,6 @@ class EventFeed:
                     after = event.id
                     news.set()  # there may be more than one look gives
                     yield format_event(event)
-                    if event.type == "scene" and SceneStatus(str(event.status)).terminal:
-                        return
                 if news.is_set():
                     continue
                 if ended:
@@ -75,7 +73,11 @@ class EventFeed:
                     yield ": still here\n\n"
 
     async def _has_ended(self, scene_id: str, after: int) -> bool:
-        record = await asyncio.to_thread(self._store.scene, scene_id)
+        # Not told by the last event alone: a failed scene that was resumed has more behind it.
+        try:
+            record = await asyncio.to_thread(self._store.scene, scene_id)
+        except SceneNotFound:  # it was deleted
+            return True
         return record.status.terminal and after >= record.last_event
 
     @contextmanager

@@ -17,11 +17,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.blobs import BlobStore
+from actors.blobs import OUTPUT, BlobStore
+from configs.settings import AppArgs
+from worldstereo.formats.manifest import ManifestFile
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class SceneFolder:
     def output(self) -> Path:
         """The result folder; made by whoever writes the first result."""
         return self.root / "output"
+
+    @property
+    def deleted(self) -> Path:
+        """A file that says that the scene is being deleted."""
+        return self.root / ".deleted"
 
     @property
     def source(self) -> Path:
@@ -70,6 +78,12 @@ class SceneFolders:
 
     root: Path
     blobs: BlobStore | None = None
+
+    @classmethod
+    def of(cls, args: AppArgs) -> SceneFolders:
+        """Of the service with these settings."""
+        blobs = args.blobs and BlobStore(args.blobs.url.rstrip("/"), args.blobs.options)
+        return cls(args.data_dir.expanduser().absolute(), blobs or None)
 
     @property
     def service(self) -> str:
@@ -98,18 +112,53 @@ class SceneFolders:
             for part in parts:
                 blobs.pull(part)
 
+    def results_index(self, scene_id: str) -> Collection[ManifestFile] | None:
+        """The results that a blob store has; None where there is none. Blocks, as ``keep``."""
+        if self.blobs is None:
+            return None
+        return self.blobs.scene(scene_id, self.scene(scene_id).root).index(OUTPUT).values()
+
+    def fetch_result(self, scene_id: str, name: str) -> None:
+        """Bring one file of a scene's results here, where there is a blob store that has it."""
+        if self.blobs is not None:
+            with suppress(FileNotFoundError):  # whoever looks for it here says so
+                self.blobs.scene(scene_id, self.scene(scene_id).root).fetch(OUTPUT, name)
+
     def remove(self, scene_id: str) -> None:
-        """Remove all files of a scene, here and from the blob store; twice is harmless."""
+        """Remove all files of a scene, here and from the blob store; twice is harmless.
+
+        Raises:
+            BlobStoreAway: it does not answer.
+            OSError: a file cannot be removed.
+        """
         root = self.scene(scene_id).root
         if self.blobs is not None:
             self.blobs.scene(scene_id, root).delete()
-        shutil.rmtree(root, ignore_errors=True)
+        remove_folder(root)
+
+    def stored(self) -> list[SceneFolder]:
+        """The folders of all scenes, also of those that nobody knows any more."""
+        parent = self.root / "scenes"
+        found = sorted(parent.iterdir()) if parent.is_dir() else []
+        return [SceneFolder(path) for path in found if path.is_dir()]
+
+    def uploads(self) -> list[Path]:
+        """The folders of all requests whose bodies came."""
+        parent = self.root / "uploads"
+        return sorted(parent.iterdir()) if parent.is_dir() else []
 
     def new_upload(self) -> SceneFolder:
         """A fresh folder for one request, on the file system that scenes are on."""
         folder = self.root / "uploads" / secrets.token_hex(8)
         folder.mkdir(parents=True)
         return SceneFolder(folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it; nothing where there is none."""
+    # Two may remove the same folder: what one finds gone, the other has removed.
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 def _only_entry(folder: Path, beside: str | None = None) -> Path:

@@ -103,7 +103,7 @@ class Generator:
         except WorkerLost as lost:
             yield Failed(WorkerLost("a worker died before", got=str(lost)), retry=True)
             return
-        yield Started(leader.actor)
+        yield Started(leader.actor, self._group.size)
         clip = _ClipRun(request, self._group, self._turn, self._deadlines)
         try:
             async for message in clip.messages():

@@ -15,7 +15,7 @@ from worldstereo_client.schemas import Problem
 
 from actors.blobs import BlobStoreAway
 from actors.full_storage import StorageAway, StorageFull
-from deployments import errors
+from deployments import errors, openai_errors
 from worldstereo.errors import (
     CheckpointError,
     GenerationCancelled,
@@ -95,7 +95,7 @@ def problem_of(error: Exception, instance: str | None = None) -> Problem:
 
 def answer(error: Exception, request: Request) -> Response:
     """The response to a request that ended in this exception."""
-    return _response(problem_of(error, request.url.path), _headers_of(error))
+    return _response(request, problem_of(error, request.url.path), _headers_of(error))
 
 
 def _headers_of(error: Exception) -> dict[str, str]:
@@ -145,7 +145,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
         what=str(error.detail),
         where=f"{request.method} {request.url.path}",
     )
-    return _response(problem, dict(error.headers or {}))
+    return _response(request, problem, dict(error.headers or {}))
 
 
 async def _on_any(request: Request, error: Exception) -> Response:
@@ -153,7 +153,9 @@ async def _on_any(request: Request, error: Exception) -> Response:
     return answer(error, request)
 
 
-def _response(problem: Problem, headers: Mapping[str, str]) -> Response:
+def _response(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+    if openai_errors.is_meant_for(request.url.path):
+        return openai_errors.response(problem, headers)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,

@@ -17,7 +17,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from configs.settings import UploadLimits
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
 
-_FILE_PARTS = ("scene", "image", "depth", "depth_unit")
 _TEXT_PART = "parameters"
 
 
@@ -52,6 +51,10 @@ class UploadReceiver:
     Raises:
         ValidationError: the request is not multipart/form-data.
     """
+
+    # Names of the parts that may come: files, and texts.
+    file_parts: tuple[str, ...] = ("scene", "image", "depth", "depth_unit")
+    text_parts: tuple[str, ...] = (_TEXT_PART,)
 
     def __init__(self, folder: Path, content_type: str, limits: UploadLimits) -> None:
         kind, options = parse_options_header(content_type)
@@ -113,8 +116,7 @@ class UploadReceiver:
             ValidationError: there is no ``scene`` and no ``image``, or both, or the parameters
                 are no text; ``depth_unit`` without ``depth``.
         """
-        if not self._ended:
-            raise UploadError("the multipart body ended too early")
+        self.check_end()
         if ("scene" in self._parts) == ("image" in self._parts):
             raise ValidationError(
                 "one of two parts must come",
@@ -126,13 +128,26 @@ class UploadReceiver:
             raise ValidationError(
                 "states the unit of nothing", where="depth_unit", fix="send depth"
             )
-        text = self._parts.get(_TEXT_PART)
+        files = {name: self.received(name) for name in self.file_parts}
+        return Upload(parameters=self.text(_TEXT_PART) or "", **files)
+
+    def check_end(self) -> None:
+        """UploadError where the body ended too early."""
+        if not self._ended:
+            raise UploadError("the multipart body ended too early")
+
+    def text(self, name: str) -> str | None:
+        """A text part, None where it did not come; ValidationError where it is no text."""
+        part = self._parts.get(name)
         try:
-            parameters = bytes(text.text).decode() if text else ""
+            return bytes(part.text).decode() if part else None
         except UnicodeDecodeError as error:
-            raise ValidationError("not UTF-8", where=_TEXT_PART) from error
-        files = {name: self._parts[name].received() for name in _FILE_PARTS if name in self._parts}
-        return Upload(parameters=parameters, **{name: files.get(name) for name in _FILE_PARTS})
+            raise ValidationError("not UTF-8", where=name) from error
+
+    def received(self, name: str) -> ReceivedFile | None:
+        """A file part, None where it did not come."""
+        part = self._parts.get(name)
+        return part.received() if part else None
 
     def close(self) -> None:
         """Close whatever is open; the files stay. Twice is harmless."""
@@ -151,17 +166,17 @@ class UploadReceiver:
     def _open(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if name not in (*_FILE_PARTS, _TEXT_PART):
+        if name not in (*self.file_parts, *self.text_parts):
             raise ValidationError(
                 "unknown part",
                 where=name[:100] or "a part without a name",
-                allowed=", ".join((*_FILE_PARTS, _TEXT_PART)),
+                allowed=", ".join((*self.file_parts, *self.text_parts)),
             )
         if name in self._parts:
             raise ValidationError("the part comes twice", where=name)
         file_name = options.get(b"filename", b"").decode("utf-8", "replace")
-        path = self._folder / f"{name}.upload" if name in _FILE_PARTS else None
-        self._part = self._parts[name] = _Part(file_name, path)
+        path = self._folder / f"{name}.upload" if name in self.file_parts else None
+        self._part = self._parts[name] = _Part(name, file_name, path)
 
     def _write(self, data: bytes, start: int, end: int) -> None:
         assert self._part is not None
@@ -169,7 +184,7 @@ class UploadReceiver:
         if len(self._part.text) > self._limits.max_parameters_bytes:
             raise ValidationError(
                 "too long",
-                where=_TEXT_PART,
+                where=self._part.part,
                 got=f"more than {self._limits.max_parameters_bytes} bytes",
                 allowed=f"at most {self._limits.max_parameters_bytes} bytes",
                 fix="thin long lists of cameras: a clip uses a few of them",
@@ -186,7 +201,8 @@ class UploadReceiver:
 class _Part:
     """One part: bytes in memory, or a file with its hash."""
 
-    def __init__(self, name: str, path: Path | None) -> None:
+    def __init__(self, part: str, name: str, path: Path | None) -> None:
+        self.part = part
         self.name = name
         self.text = bytearray()
         self._path = path

@@ -13,7 +13,7 @@ import logging
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
@@ -22,7 +22,12 @@ from actors.blobs import DEPTH, SOURCE
 from actors.failures import cause_of, first_line
 from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
-from configs.settings import DepthSettings, OrchestratorSettings, ReconstructorSettings
+from configs.settings import (
+    DepthSettings,
+    OrchestratorSettings,
+    ReconstructorSettings,
+    RetentionSettings,
+)
 from deployments.clip_job import Stream
 from deployments.depth import DepthService
 from deployments.errors import InternalError, StateConflict, StoreAway
@@ -32,6 +37,7 @@ from deployments.leases import LeaseLost
 from deployments.outage import patiently, wait_for_store
 from deployments.reconstructor import ReconstructorService
 from deployments.records import SceneRecord
+from deployments.retention import Retention, sweep_for_ever
 from deployments.scene_context import Memory, OnStage, SceneContext
 from deployments.scene_job import SceneJob
 from deployments.store import Store
@@ -63,6 +69,7 @@ class OrchestratorSpec:
         local_files_only: whether the Hub must not be asked.
         depth: of the depth deployment, where there is one.
         reconstructor: of the deployment of outputs that take a GPU, where there is one.
+        retention: how long ended scenes are kept.
     """
 
     folders: SceneFolders
@@ -75,6 +82,7 @@ class OrchestratorSpec:
     local_files_only: bool
     depth: DepthSettings | None
     reconstructor: ReconstructorSettings | None
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 class Orchestrator:
@@ -116,7 +124,9 @@ class Orchestrator:
         self._breaks: dict[str, int] = {}
         self._woken = asyncio.Event()
         self._tidied = False
+        retention = Retention(self._store, spec.folders, spec.retention)
         # Serve runs constructors in the loop that serves requests.
+        self._sweeper = asyncio.get_running_loop().create_task(sweep_for_ever(retention))
         self._main = asyncio.get_running_loop().create_task(self._serve())
 
     async def wake(self) -> None:
@@ -179,6 +189,8 @@ class Orchestrator:
         room = self._spec.settings.max_active_scenes - len(self._tasks)
         if room > 0:
             for scene_id in await asyncio.to_thread(self._store.next_waiting, room):
+                if scene_id in self._tasks:  # resumed while its earlier job still tidies up
+                    continue
                 if await self._claim(scene_id):
                     # Cancelled or lost since: the next look finds out.
                     with suppress(StateConflict, LeaseLost):

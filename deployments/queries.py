@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -20,7 +21,7 @@ from worldstereo_client.schemas import (
 
 from deployments.errors import IdempotencyConflict, SceneNotFound
 from deployments.outage import Outage
-from deployments.records import SceneRecord, Submission, problem_from
+from deployments.records import EndedScene, SceneKind, SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
 
 
@@ -61,29 +62,40 @@ class StoreQueries:
             row = connection.execute(select(scenes).where(scenes.c.id == scene_id)).one_or_none()
             if row is None:
                 raise SceneNotFound("no such scene", where=f"scene {scene_id}")
-            return _with_trajectories(connection, [row])[0]
+            return _with_costs(connection, _with_trajectories(connection, [row])[0])
 
     def page(
-        self, status: SceneStatus | None, before: int | None, limit: int, owner: str | None = None
+        self,
+        status: SceneStatus | None,
+        before: int | None,
+        limit: int,
+        owner: str | None = None,
+        *,
+        kind: SceneKind = "scene",
+        oldest_first: bool = False,
     ) -> tuple[list[SceneRecord], int | None]:
         """Up to ``limit`` scenes, newest first, and the number to ask on with.
 
         Args:
             status: only scenes in this state.
-            before: only scenes with a smaller number.
+            before: only scenes that come after the one with this number.
             limit: how many at most.
             owner: only this one's scenes; None: everybody's.
+            kind: only scenes that were submitted as this.
+            oldest_first: the other way round.
 
         Returns:
             The scenes, and the number of the last one when there are more.
         """
-        query = select(scenes).order_by(scenes.c.number.desc()).limit(limit + 1)
+        number = scenes.c.number
+        query = select(scenes).where(scenes.c.kind == kind).limit(limit + 1)
+        query = query.order_by(number.asc() if oldest_first else number.desc())
         if status is not None:
             query = query.where(scenes.c.status == status)
         if owner is not None:
             query = query.where(scenes.c.owner == owner)
         if before is not None:
-            query = query.where(scenes.c.number < before)
+            query = query.where(number > before if oldest_first else number < before)
         with self._reads() as connection:
             rows = connection.execute(query).all()
             found = _with_trajectories(connection, rows[:limit])
@@ -135,6 +147,21 @@ class StoreQueries:
         )
         with self._reads() as connection:
             return list(connection.execute(query.limit(limit)).scalars())
+
+    def ended(self) -> list[EndedScene]:
+        """All scenes that have ended, the one that ended first in front."""
+        states = [status for status in SceneStatus if status.terminal]
+        columns = (scenes.c.id, scenes.c.name, scenes.c.status, scenes.c.finished_at)
+        query = select(*columns).where(scenes.c.status.in_(states))
+        with self._reads() as connection:
+            rows = connection.execute(query.order_by(scenes.c.finished_at, scenes.c.number)).all()
+        return [EndedScene(row.id, row.name, SceneStatus(row.status), row[3]) for row in rows]
+
+    def known(self, scene_ids: Collection[str]) -> set[str]:
+        """Those of the ids that scenes have."""
+        query = select(scenes.c.id).where(scenes.c.id.in_(scene_ids))
+        with self._reads() as connection:
+            return set(connection.execute(query).scalars())
 
     def events(self, scene_id: str, after: int, limit: int = 500) -> list[Event]:
         """Up to ``limit`` events of a scene with an id above ``after``, in order."""
@@ -200,12 +227,34 @@ def count_queued(connection: Connection, owner: str | None = None) -> int:
     return connection.execute(query).scalar_one()
 
 
+def unfinished_of(connection: Connection, scene_id: str) -> list[str]:
+    """Ids of a scene's trajectories that failed or were skipped, in canonical order."""
+    lost = (TrajectoryStatus.FAILED, TrajectoryStatus.SKIPPED)
+    query = select(trajectories.c.id).where(
+        trajectories.c.scene_id == scene_id, trajectories.c.status.in_(lost)
+    )
+    return list(connection.execute(query.order_by(trajectories.c.position)).scalars())
+
+
 def _with_trajectories(connection: Connection, rows: Sequence[Row[Any]]) -> list[SceneRecord]:
     query = select(trajectories).where(trajectories.c.scene_id.in_([row.id for row in rows]))
     below: dict[str, list[TrajectoryInfo]] = {row.id: [] for row in rows}
     for row in connection.execute(query.order_by(trajectories.c.position)):
         below[row.scene_id].append(_trajectory(row))
     return [_scene(row, below[row.id]) for row in rows]
+
+
+def _with_costs(connection: Connection, scene: SceneRecord) -> SceneRecord:
+    """The scene, of each trajectory what its attempts cost."""
+    cost = func.sum(attempts.c.gpu_seconds)
+    query = select(attempts.c.trajectory_id, cost).where(attempts.c.scene_id == scene.id)
+    rows = connection.execute(query.group_by(attempts.c.trajectory_id)).all()
+    costs = {trajectory_id: seconds or 0.0 for trajectory_id, seconds in rows}
+    below = [
+        item.model_copy(update={"gpu_seconds": costs.get(item.id, 0.0)})
+        for item in scene.trajectories
+    ]
+    return replace(scene, trajectories=tuple(below))
 
 
 def _trajectory(row: Row[Any]) -> TrajectoryInfo:

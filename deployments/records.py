@@ -44,6 +44,16 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class EndedScene:
+    """What is asked of a scene to tell whether it is still kept."""
+
+    id: str
+    name: str
+    status: SceneStatus
+    finished_at: float
+
+
+@dataclass(frozen=True)
 class SceneRecord:
     """A scene as it stands; ``number`` is its place in the order of submission."""
 
@@ -69,8 +79,32 @@ class SceneRecord:
             [(item.status, item.stage, item.step, item.steps) for item in self.trajectories]
         )
 
-    def on_the_wire(self, queue_position: int | None) -> Scene:
-        """The scene as HTTP shows it."""
+    def eta_s(self, now: float) -> float | None:
+        """Seconds until the clips are done, if they go on at the pace since the scene began.
+
+        None before a quarter of a clip is done, and for a scene that is not in progress.
+        """
+        if self.status is not SceneStatus.IN_PROGRESS or self.started_at is None:
+            return None
+        done = left = 0.0
+        for item in self.trajectories:
+            share = _share(item.status, item.stage, item.step, item.steps)
+            left += 1 - share
+            # What ended before the scene was resumed, or was never begun, says nothing of the pace.
+            earlier = item.finished_at is not None and item.finished_at < self.started_at
+            if not earlier and item.status is not TrajectoryStatus.SKIPPED:
+                done += share
+        if not left or done < 0.25:
+            return None
+        return (now - self.started_at) * left / done
+
+    def on_the_wire(self, queue_position: int | None, now: float) -> Scene:
+        """The scene as HTTP shows it.
+
+        Args:
+            queue_position: how many wait in front of it, while it waits.
+            now: seconds since the epoch.
+        """
         return Scene(
             id=self.id,
             name=self.name,
@@ -81,6 +115,7 @@ class SceneRecord:
             finished_at=self.finished_at,
             progress=self.progress,
             queue_position=queue_position,
+            eta_s=self.eta_s(now),
             trajectories=list(self.trajectories),
             error=self.error,
             urls=scene_urls(self.id),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from worldstereo_client.schemas import SceneStatus, TrajectoryStatus
 
+# failed -> queued: it is resumed, by a caller; nothing else leaves a terminal state.
 SCENE_TRANSITIONS: Mapping[SceneStatus, frozenset[SceneStatus]] = {
     SceneStatus.QUEUED: frozenset({SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING}),
     SceneStatus.IN_PROGRESS: frozenset(
@@ -13,13 +14,14 @@ SCENE_TRANSITIONS: Mapping[SceneStatus, frozenset[SceneStatus]] = {
     ),
     SceneStatus.CANCELLING: frozenset({SceneStatus.CANCELLED}),
     SceneStatus.COMPLETED: frozenset(),
-    SceneStatus.FAILED: frozenset(),
+    SceneStatus.FAILED: frozenset({SceneStatus.QUEUED}),
     SceneStatus.CANCELLED: frozenset(),
 }
 
 # blocked also stands for a trajectory whose scene has not been planned yet.
 # queued -> completed: its result was found committed after a crash.
 # in_progress -> queued: it is tried again.
+# failed, skipped -> blocked: its scene is resumed.
 TRAJECTORY_TRANSITIONS: Mapping[TrajectoryStatus, frozenset[TrajectoryStatus]] = {
     TrajectoryStatus.BLOCKED: frozenset(
         {TrajectoryStatus.QUEUED, TrajectoryStatus.SKIPPED, TrajectoryStatus.CANCELLED}
@@ -41,7 +43,7 @@ TRAJECTORY_TRANSITIONS: Mapping[TrajectoryStatus, frozenset[TrajectoryStatus]] =
         }
     ),
     TrajectoryStatus.COMPLETED: frozenset(),
-    TrajectoryStatus.FAILED: frozenset(),
-    TrajectoryStatus.SKIPPED: frozenset(),
+    TrajectoryStatus.FAILED: frozenset({TrajectoryStatus.BLOCKED}),
+    TrajectoryStatus.SKIPPED: frozenset({TrajectoryStatus.BLOCKED}),
     TrajectoryStatus.CANCELLED: frozenset(),
 }

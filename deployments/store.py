@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from worldstereo_client.schemas import (
     Event,
@@ -27,7 +27,7 @@ from worldstereo_client.schemas import (
 from deployments.errors import QueueFull, SceneNotFound, StateConflict
 from deployments.leases import LeaseLost, Leases
 from deployments.migration import migrate
-from deployments.queries import StoreQueries, count_queued, scene_of
+from deployments.queries import StoreQueries, count_queued, scene_of, unfinished_of
 from deployments.records import NewScene, SceneRecord, Submission
 from deployments.states import SCENE_TRANSITIONS, TRAJECTORY_TRANSITIONS
 from deployments.tables import (
@@ -189,6 +189,54 @@ class Store(StoreQueries, Leases):
             )
         return SceneStatus(before)
 
+    def resume_scene(self, scene_id: str, *, max_queued: int) -> None:
+        """Queue a failed scene again, and with it its trajectories that failed or were skipped.
+
+        Its events go on where they were. Attempts that were lost count no longer.
+
+        Raises:
+            SceneNotFound, StateConflict: there is no such scene; it has not failed.
+            QueueFull: ``max_queued`` scenes wait already.
+        """
+        anew: dict[str, Any] = {"error": None, "started_at": None, "finished_at": None}
+        lost = update(attempts).where(attempts.c.scene_id == scene_id, attempts.c.outcome == "lost")
+        with self._writes() as connection:
+            _in_turn(connection, _SUBMISSIONS)
+            self._lock(connection, scene_id)
+            self._advance(connection, scene_id, None, SceneStatus.QUEUED, values=anew)
+            # This scene is among those that wait now.
+            check_queue(count_queued(connection) - 1, max_queued)
+            for trajectory_id in unfinished_of(connection, scene_id):
+                self._advance(
+                    connection, scene_id, trajectory_id, TrajectoryStatus.BLOCKED, values=anew
+                )
+            connection.execute(lost.values(outcome="forgiven"))
+
+    def delete_scene(self, scene_id: str) -> None:
+        """Forget an ended scene and all that belongs to it; its files are the caller's part.
+
+        Raises:
+            SceneNotFound, StateConflict: there is no such scene; it has not ended.
+        """
+        ended = [status for status in SceneStatus if status.terminal]
+        with self._writes() as connection:
+            gone = connection.execute(
+                delete(scenes).where(scenes.c.id == scene_id, scenes.c.status.in_(ended))
+            )
+            if gone.rowcount:
+                return
+            query = select(scenes.c.status).where(scenes.c.id == scene_id)
+            found = connection.execute(query).scalar_one_or_none()
+        if found is None:
+            raise SceneNotFound("no such scene", where=f"scene {scene_id}")
+        raise StateConflict(
+            "a scene that has not ended cannot be deleted",
+            where=f"scene {scene_id}",
+            got=found,
+            allowed=", ".join(ended),
+            fix="cancel it first",
+        )
+
     def advance_trajectory(
         self,
         scene_id: str,
@@ -236,14 +284,25 @@ class Store(StoreQueries, Leases):
                 )
             )
 
-    def end_attempt(self, attempt_id: str, outcome: str, reason: str | None = None) -> None:
-        """Record how an attempt ended: committed, failed, lost, cancelled."""
+    def end_attempt(
+        self,
+        attempt_id: str,
+        outcome: str,
+        reason: str | None = None,
+        gpu_seconds: float | None = None,
+    ) -> None:
+        """Record how an attempt ended, committed, failed, lost or cancelled, and what it cost."""
         change = update(attempts).where(attempts.c.id == attempt_id, attempts.c.outcome.is_(None))
         owner = select(attempts.c.scene_id).where(attempts.c.id == attempt_id)
         with self._writes() as connection:
             self._lock(connection, connection.execute(owner).scalar_one_or_none())
             connection.execute(
-                change.values(finished_at=self._clock(), outcome=outcome, reason=reason)
+                change.values(
+                    finished_at=self._clock(),
+                    outcome=outcome,
+                    reason=reason,
+                    gpu_seconds=gpu_seconds,
+                )
             )
 
     def abandon_attempts(self, scene_id: str, committed: Collection[str] = ()) -> None:

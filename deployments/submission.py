@@ -12,7 +12,7 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from deployments.folders import SceneFolder, SceneFolders
 from deployments.json_body import parse_json
 from deployments.keys import Caller
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
-from deployments.records import NewScene, SceneRecord, Submission
+from deployments.records import NewScene, SceneKind, SceneRecord, Submission
 from deployments.remote_upload import RemoteUploads
 from deployments.store import Store, check_queue
 from deployments.uris import UriReader
@@ -43,6 +43,9 @@ _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+# Makes the receiver of a body, of where its files go, its Content-Type and the limits.
+Form = Callable[[Path, str, UploadLimits], UploadReceiver]
 
 
 class Submitter:
@@ -81,6 +84,11 @@ class Submitter:
         self._remote = RemoteUploads(reader, limits)
         self._validations = asyncio.Semaphore(max_validations)
 
+    @property
+    def max_queued_scenes(self) -> int:
+        """How many scenes may wait."""
+        return self._max_queued
+
     async def submit(
         self,
         body: AsyncIterator[bytes],
@@ -88,6 +96,9 @@ class Submitter:
         content_length: str | None,
         idempotency_key: str | None,
         caller: Caller,
+        *,
+        form: Form = UploadReceiver,
+        kind: SceneKind = "scene",
     ) -> SceneRecord:
         """Receive, check and queue a scene, or find the one that the key belongs to.
 
@@ -95,6 +106,8 @@ class Submitter:
             body: of the request.
             content_type, content_length, idempotency_key: its headers.
             caller: who sends it, and owns the scene.
+            form: how the body is read.
+            kind: what it is submitted as.
 
         Raises:
             InputError: anything about the upload; its class says what.
@@ -102,7 +115,9 @@ class Submitter:
             StorageFull: there is no space for the upload; nothing of it is kept.
         """
         with telling_full_storage():
-            return await self._submit(body, content_type, content_length, idempotency_key, caller)
+            return await self._submit(
+                body, content_type, content_length, idempotency_key, caller, form, kind
+            )
 
     async def _submit(
         self,
@@ -111,18 +126,22 @@ class Submitter:
         content_length: str | None,
         idempotency_key: str | None,
         caller: Caller,
+        form: Form,
+        kind: SceneKind,
     ) -> SceneRecord:
         self._check_headers(content_length, idempotency_key)
         await asyncio.to_thread(self._check_queues, caller)
         folder = await asyncio.to_thread(self._folders.new_upload)
         try:
-            upload = await self._receive(folder, body, content_type)
+            upload = await self._receive(folder, body, content_type, form)
             submission = _submission(idempotency_key, upload, caller.owner)
             known = await asyncio.to_thread(self._known, submission)
             if known is not None:
                 return known
             async with self._validations:
-                return await asyncio.to_thread(self._accept, folder, upload, submission, caller)
+                return await asyncio.to_thread(
+                    self._accept, folder, upload, submission, caller, kind
+                )
         finally:
             await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=True)
 
@@ -147,11 +166,12 @@ class Submitter:
             )
 
     async def _receive(
-        self, folder: SceneFolder, body: AsyncIterator[bytes], content_type: str
+        self, folder: SceneFolder, body: AsyncIterator[bytes], content_type: str, form: Form
     ) -> Upload:
-        if content_type.partition(";")[0].strip().lower() == "application/json":
+        json = content_type.partition(";")[0].strip().lower() == "application/json"
+        if json and form is UploadReceiver:
             return await self._remote.receive(folder.root, body)
-        receiver = UploadReceiver(folder.root, content_type, self._limits)
+        receiver = form(folder.root, content_type, self._limits)
         try:
             async for chunk in body:
                 await asyncio.to_thread(receiver.feed, chunk)
@@ -172,6 +192,7 @@ class Submitter:
         upload: Upload,
         submission: Submission | None,
         caller: Caller,
+        kind: SceneKind,
     ) -> SceneRecord:
         """Unpack, validate, move into place, store; runs in a thread."""
         # Of many that are sent at once with one key, those behind the first need no validation.
@@ -195,6 +216,7 @@ class Submitter:
             name=name,
             parameters=request,
             trajectories=trajectories,
+            kind=kind,
             owner=caller.owner,
             priority=request.priority,
         )

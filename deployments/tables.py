@@ -91,7 +91,8 @@ trajectories = Table(
     Column("error", JSON(none_as_null=True)),
 )
 
-# ``outcome`` is null while the attempt runs.
+# ``outcome`` is null while the attempt runs. ``gpu_seconds``: how long its replica's workers were
+# its own, times their number.
 attempts = Table(
     "attempts",
     metadata,
@@ -103,6 +104,7 @@ attempts = Table(
     Column("finished_at", Float),
     Column("outcome", String(16)),
     Column("reason", Text),
+    Column("gpu_seconds", Float),
     Index("attempts_by_trajectory", "scene_id", "trajectory_id", "number"),
 )
 

@@ -191,6 +191,23 @@ def cancel_scene(scene_id: str) -> Call[Scene]:
     return Call("POST", f"{_scene_path(scene_id)}/cancel", json_parser(Scene))
 
 
+def resume_scene(scene_id: str) -> Call[Scene]:
+    """``POST /v1/scenes/{id}/resume``."""
+    return Call("POST", f"{_scene_path(scene_id)}/resume", json_parser(Scene))
+
+
+def delete_scene(scene_id: str) -> Call[None]:
+    """``DELETE /v1/scenes/{id}``."""
+    return Call("DELETE", _scene_path(scene_id), _nothing)
+
+
+def scene_archive(scene_id: str) -> Call[None]:
+    """``GET /v1/scenes/{id}/archive``: the stream of a zip."""
+    # What is in it is compressed already.
+    headers = {"Accept": "application/zip", "Accept-Encoding": "identity"}
+    return Call("GET", f"{_scene_path(scene_id)}/archive", _nothing, headers=headers)
+
+
 def scene_events(scene_id: str, after: int, timeout_s: float) -> Call[None]:
     """``GET /v1/scenes/{id}/events``: the stream of events whose id is above ``after``."""
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
@@ -237,7 +254,7 @@ def _scene_path(scene_id: str) -> str:
 
 
 def _nothing(response: httpx.Response) -> None:
-    """A stream has no body to parse."""
+    """A stream, or an answer without a body, has nothing to parse."""
 
 
 def _first_problem(error: pydantic.ValidationError) -> str:

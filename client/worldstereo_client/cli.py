@@ -73,7 +73,7 @@ def build_app() -> typer.Typer:
         add_completion=False,
     )
     app.callback()(_root)
-    for command in (submit, status, watch, cancel, download, models):
+    for command in (submit, status, watch, cancel, resume, delete, download, models):
         app.command()(command)
     for entry in entry_points(group="worldstereo.commands"):
         try:
@@ -240,6 +240,36 @@ def cancel(
         if wait:
             scene = client.scenes.job(scene_id).wait(check=False)
         typer.echo(scene.model_dump_json() if as_json else f"{scene.id} {scene.status.value}")
+
+
+def resume(
+    scene_id: options.SceneId,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the scene ends.")] = False,
+    url: options.Url = options.DEFAULT_URL,
+    as_json: options.Json = False,
+) -> None:
+    """Run the failed and skipped trajectories of a failed scene again."""
+    with Client(url, retries=QUICK) as client:
+        scene = client.scenes.resume(scene_id)
+    if not wait:
+        typer.echo(scene.model_dump_json() if as_json else f"{scene.id} {scene.status.value}")
+        return
+    with Client(url) as client:
+        ended = _follow(client.scenes.job(scene_id), as_json)
+    if as_json:
+        typer.echo(ended.model_dump_json())
+    raise typer.Exit(exit_code_of_scene(ended))
+
+
+def delete(
+    scene_id: options.SceneId,
+    url: options.Url = options.DEFAULT_URL,
+    as_json: options.Json = False,
+) -> None:
+    """Remove a scene that has ended, and all its files, from the server."""
+    with Client(url, retries=QUICK) as client:
+        client.scenes.delete(scene_id)
+    typer.echo(json.dumps({"id": scene_id, "deleted": True}) if as_json else f"{scene_id} deleted")
 
 
 def download(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from worldstereo_client.archive_file import fetch_archive, fetch_archive_async
 from worldstereo_client.cameras import TrajectoryCameras, parse_cameras
 from worldstereo_client.errors import (
     GenerationCancelled,
@@ -96,6 +97,15 @@ class SceneJob:
         self._scene = self._client.scenes.cancel(self.id)
         return self._scene
 
+    def resume(self) -> Scene:
+        """Run what failed of a failed scene again; StateConflict in any other state."""
+        self._scene = self._client.scenes.resume(self.id)
+        return self._scene
+
+    def delete(self) -> None:
+        """Remove the scene, which must have ended, and its files from the server."""
+        self._client.scenes.delete(self.id)
+
     def artefacts(self) -> list[Artefact]:
         """The scene's files that are there so far."""
         return self._client.scenes.artefacts(self.id)
@@ -135,6 +145,17 @@ class SceneJob:
         """
         with download_progress(self.artefacts, kinds, progress) as show:
             return self._client.scenes.download(self.id, folder, kinds=kinds, on_file=show)
+
+    def archive(self, path: str | Path) -> Path:
+        """Fetch the scene's files that are there so far as one zip, which appears whole.
+
+        It is verified by the zip's own checksums; a lost connection starts it anew, where
+        ``download`` goes on.
+
+        Raises:
+            IntegrityError: it came damaged twice.
+        """
+        return fetch_archive(self._client, self.id, Path(path))
 
     def __repr__(self) -> str:
         return f"SceneJob(id={self.id!r}, name={self.name!r}, status={self._scene.status.value!r})"
@@ -196,6 +217,15 @@ class AsyncSceneJob:
         self._scene = await self._client.scenes.cancel(self.id)
         return self._scene
 
+    async def resume(self) -> Scene:
+        """Run what failed of a failed scene again; StateConflict in any other state."""
+        self._scene = await self._client.scenes.resume(self.id)
+        return self._scene
+
+    async def delete(self) -> None:
+        """Remove the scene, which must have ended, and its files from the server."""
+        await self._client.scenes.delete(self.id)
+
     async def artefacts(self) -> list[Artefact]:
         """The scene's files that are there so far."""
         return await self._client.scenes.artefacts(self.id)
@@ -214,6 +244,10 @@ class AsyncSceneJob:
     ) -> list[Path]:
         """Fetch the scene's files into a folder, as ``SceneJob.download``."""
         return await self._client.scenes.download(self.id, folder, kinds=kinds)
+
+    async def archive(self, path: str | Path) -> Path:
+        """Fetch the scene's files as one zip, as ``SceneJob.archive``."""
+        return await fetch_archive_async(self._client, self.id, Path(path))
 
     def __repr__(self) -> str:
         return (

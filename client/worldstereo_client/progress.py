@@ -60,6 +60,7 @@ class SceneBars:
             escape(scene.name), total=max(1, len(scene.trajectories)), stage=scene.status.value
         )
         self._tasks: dict[str, TaskID] = {}
+        self._ended: set[str] = set()
 
     def show(self, event: Event) -> None:
         """Bring the bars up to date with one event."""
@@ -88,7 +89,9 @@ class SceneBars:
     def _end(self, trajectory: str, status: TrajectoryStatus, event: Event) -> None:
         if trajectory in self._tasks:
             self._bars.remove_task(self._tasks.pop(trajectory))
-        self._bars.advance(self._scene)
+        # One that is run again after a failure ends more than once.
+        self._ended.add(trajectory)
+        self._bars.update(self._scene, completed=len(self._ended))
         reason = f": {escape(event.error.detail)}" if event.error else ""
         self._bars.console.print(f"{MARKS[status]} {escape(trajectory)}{reason}", highlight=False)
 

@@ -140,6 +140,14 @@ class Scenes:
         """
         return self._client.send(calls.cancel_scene(scene_id))
 
+    def resume(self, scene_id: str) -> Scene:
+        """Run what failed or was skipped of a failed scene again; StateConflict for any other."""
+        return self._client.send(calls.resume_scene(scene_id))
+
+    def delete(self, scene_id: str) -> None:
+        """Remove a scene and its files from the server; StateConflict while it has not ended."""
+        self._client.send(calls.delete_scene(scene_id))
+
     def events(
         self, scene_id: str, *, after: int = 0, timeout_s: float | None = None
     ) -> Generator[Event, None, None]:
@@ -167,13 +175,14 @@ class Scenes:
                         if event := cursor.accept(message):
                             attempts.progressed()
                             yield event
-                        if cursor.finished:
-                            return
             except httpx.HTTPError as failure:
                 deadline.check()
                 pause_s = attempts.after(failure)
             else:
-                # A stream that has nothing to add may be that of a scene that has ended.
+                # The server ends the stream of a scene that has ended; a failed one may have been
+                # resumed since its earlier end, so that only the last event counts.
+                if cursor.finished:
+                    return
                 if cursor.last_id == before and self.get(scene_id).status.terminal:
                     return
                 pause_s = attempts.after(ServerUnreachable("the events ended early"))
@@ -292,6 +301,14 @@ class AsyncScenes:
         """Ask for a scene to stop; StateConflict when it has completed or failed already."""
         return await self._client.send(calls.cancel_scene(scene_id))
 
+    async def resume(self, scene_id: str) -> Scene:
+        """Run what failed of a scene again, as ``Scenes.resume``."""
+        return await self._client.send(calls.resume_scene(scene_id))
+
+    async def delete(self, scene_id: str) -> None:
+        """Remove a scene that has ended, as ``Scenes.delete``."""
+        await self._client.send(calls.delete_scene(scene_id))
+
     async def events(self, scene_id: str, *, after: int = 0) -> AsyncGenerator[Event, None]:
         """The scene's events as they happen, until the scene ends, as in ``Scenes.events``."""
         cursor = EventCursor(scene_id, after)
@@ -304,12 +321,13 @@ class AsyncScenes:
                         if event := cursor.accept(message):
                             attempts.progressed()
                             yield event
-                        if cursor.finished:
-                            return
             except httpx.HTTPError as failure:
                 pause_s = attempts.after(failure)
             else:
-                # A stream that has nothing to add may be that of a scene that has ended.
+                # The server ends the stream of a scene that has ended; a failed one may have been
+                # resumed since its earlier end, so that only the last event counts.
+                if cursor.finished:
+                    return
                 if cursor.last_id == before and (await self.get(scene_id)).status.terminal:
                     return
                 pause_s = attempts.after(ServerUnreachable("the events ended early"))

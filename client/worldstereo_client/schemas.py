@@ -49,7 +49,7 @@ class SceneStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the scene stays in this state."""
+        """Whether the scene stays in this state, a failed one until it is resumed."""
         return self in (self.COMPLETED, self.FAILED, self.CANCELLED)
 
 
@@ -66,7 +66,7 @@ class TrajectoryStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether the trajectory stays in this state."""
+        """Whether the trajectory stays in this state, unless its scene is resumed."""
         return self in (self.COMPLETED, self.FAILED, self.SKIPPED, self.CANCELLED)
 
 
@@ -191,6 +191,10 @@ class TrajectoryInfo(Wire):
     started_at: float | None = None
     finished_at: float | None = None
     stage_seconds: dict[str, float] = Field(default_factory=dict)
+    gpu_seconds: float = Field(
+        default=0.0,
+        description="time that its ended attempts had workers, times their number; failed ones too",
+    )
     error: Problem | None = None
 
 
@@ -216,6 +220,10 @@ class Scene(Wire):
     progress: float = Field(ge=0, le=1, description="share of trajectories done, steps counted")
     queue_position: int | None = Field(
         default=None, description="scenes in front of this one while it is queued"
+    )
+    eta_s: float | None = Field(
+        default=None,
+        description="seconds until its clips are done, by the pace so far; null: nobody can say",
     )
     trajectories: list[TrajectoryInfo]
     error: Problem | None = None

@@ -30,6 +30,8 @@ def scene_table(scene: Scene) -> Group:
     )
     if scene.queue_position is not None:
         head.append(f"  {scene.queue_position} scenes ahead")
+    if scene.eta_s is not None:
+        head.append(f"  about {scene.eta_s:.0f} s left")
     if scene.error:
         head.append(f"\n{scene.error.detail}", "red")
     table = Table("trajectory", "state", "step", "seconds", "after", box=None, pad_edge=False)

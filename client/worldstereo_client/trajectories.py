@@ -185,8 +185,15 @@ def read_trajectories(text: str) -> list[TrajectorySpec]:
     Raises:
         ParameterError: it is neither.
     """
-    if text.endswith(".json"):
-        return _read_file(Path(text))
+    return _read_file(Path(text)) if text.endswith(".json") else [read_trajectory(text)]
+
+
+def read_trajectory(text: str) -> TrajectorySpec:
+    """One trajectory as ``preset`` or ``preset:field=value,field=value``; no file is read.
+
+    Raises:
+        ParameterError: it is not one.
+    """
     match = _SHORT.fullmatch(text)
     if match is None:
         raise _unreadable(text)
@@ -196,7 +203,7 @@ def read_trajectories(text: str) -> list[TrajectorySpec]:
         if not equals or key.strip() in ("", "preset"):
             raise _unreadable(text)
         fields[key.strip()] = _value(key.strip(), value.strip())
-    return [TrajectorySpec.model_validate({**fields, "preset": match["preset"]})]
+    return TrajectorySpec.model_validate({**fields, "preset": match["preset"]})
 
 
 def _value(key: str, text: str) -> Any:

@@ -73,6 +73,16 @@ def test_only_what_is_new_or_changed_is_sent(
     }
 
 
+def test_what_is_removed_here_is_removed_there(blobs: BlobStore, tmp_path: Path) -> None:
+    scene = blobs.scene("one", tmp_path / "here")
+    write(tmp_path / "here" / "output", {"a": "1", "manifest.json": "{}"})
+    scene.push("output")
+    (tmp_path / "here" / "output" / "manifest.json").unlink()
+    scene.push("output")
+    assert set(scene.index("output")) == {"a"}
+    assert not scene._files.exists(scene._blob("output", "manifest.json"))
+
+
 def test_a_file_that_differs_here_is_replaced(blobs: BlobStore, tmp_path: Path) -> None:
     write(tmp_path / "here" / "input", {"a": "true"})
     blobs.scene("one", tmp_path / "here").push("input")

@@ -15,7 +15,7 @@ from worldstereo.builder.report import REPORT_FILE, BuildReport
 from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.depth.protocol import DepthMap
 from worldstereo.errors import GenerationCancelled, MediaError
-from worldstereo.formats.manifest import read_manifest, sha256_of, verify_manifest
+from worldstereo.formats.manifest import MANIFEST, read_manifest, sha256_of, verify_manifest
 from worldstereo.formats.ply import read_ply
 from worldstereo.formats.scene_folder import read_scene
 from worldstereo.models.source import bundled_folder, read_model_config
@@ -157,6 +157,17 @@ def test_outputs_made_again_have_the_same_bytes(finished: BankSpec) -> None:
     first = {path: sha256_of(path) for path in files}
     MemoryBankActor(finished).reconstruct(OUTPUTS)  # as after a restart
     assert {path: sha256_of(path) for path in files} == first
+
+
+def test_a_scene_that_is_opened_again_is_not_finished(finished: BankSpec) -> None:
+    manifest = finished.output / MANIFEST
+    before = manifest.read_bytes()
+    bank = MemoryBankActor(finished)
+    opened = bank.open("another epoch")
+    assert opened.committed == {clip.id for clip in opened.clips}
+    assert not manifest.exists()
+    bank.finish({clip.id: "completed" for clip in opened.clips})
+    assert manifest.read_bytes() == before
 
 
 def test_an_estimator_gives_the_depth_that_did_not_come(spec: BankSpec) -> None:

@@ -5,8 +5,12 @@ What the cluster would do to a scene, the tests do to the store.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,9 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
-from worldstereo_client import Client, RetryPolicy, errors
+from typer.testing import CliRunner
+from worldstereo_client import AsyncClient, Client, RetryPolicy, errors
+from worldstereo_client.cli import build_app
 from worldstereo_client.schemas import Output, SceneStatus, TrajectoryStatus
 
 from configs.settings import UploadLimits
@@ -168,6 +174,114 @@ def test_a_cancelled_scene(server: Server, client: Client, room: Path) -> None:
     server.store.advance_scene(job.id, SceneStatus.CANCELLED)
     with pytest.raises(errors.GenerationCancelled):
         job.wait()
+
+
+def test_a_failed_scene_is_resumed(server: Server, client: Client, room: Path) -> None:
+    job = client.scenes.submit(room)
+    first, second = TRAJECTORIES
+    server.store.advance_scene(job.id, SceneStatus.IN_PROGRESS)
+    for status in (TrajectoryStatus.QUEUED, TrajectoryStatus.FAILED):
+        server.store.advance_trajectory(job.id, first, status)
+    server.store.advance_trajectory(job.id, second, TrajectoryStatus.SKIPPED)
+    with pytest.raises(errors.StateConflict):
+        job.resume()
+    server.store.advance_scene(job.id, SceneStatus.FAILED)
+    with pytest.raises(errors.GenerationError):
+        job.wait()
+    assert job.resume().status is SceneStatus.QUEUED
+    with pytest.raises(errors.StateConflict):
+        job.resume()
+    generating = threading.Thread(target=server.generate, args=(job.id, 0.02))
+    generating.start()
+    seen = list(job.events())  # from the first on: the earlier end does not end it
+    generating.join()
+    assert [event.id for event in seen] == list(range(1, len(seen) + 1))
+    assert [event.status for event in seen if event.type == "scene"][2:] == [
+        "failed",
+        "queued",
+        "in_progress",
+        "completed",
+    ]
+    assert job.wait().progress == 1.0
+
+
+def test_a_scene_is_deleted(server: Server, client: Client, room: Path) -> None:
+    job = client.scenes.submit(room)
+    with pytest.raises(errors.StateConflict, match="cancel it first"):
+        job.delete()
+    server.generate(job.id)
+    job.delete()
+    with pytest.raises(errors.SceneNotFound):
+        job.status()
+    assert not server.folders.scene(job.id).root.exists()
+    assert list(client.scenes.list()) == []
+
+
+def test_a_scene_comes_as_one_zip(
+    server: Server, client: Client, room: Path, tmp_path: Path
+) -> None:
+    job = client.scenes.submit(room)
+    server.generate(job.id)
+    path = job.archive(tmp_path / "zips" / "room.zip")
+    files = {item.name: item for item in job.artefacts()}
+    with zipfile.ZipFile(path) as archive:
+        assert set(archive.namelist()) == set(files)
+        for name, item in files.items():
+            assert hashlib.sha256(archive.read(name)).hexdigest() == item.sha256
+    assert list(path.parent.iterdir()) == [path]
+    job.delete()
+    with pytest.raises(errors.SceneNotFound):
+        job.archive(tmp_path / "none.zip")
+    assert not (tmp_path / "none.zip").exists()
+
+
+async def test_the_asynchronous_client_does_the_same(
+    server: Server, client: Client, room: Path, tmp_path: Path
+) -> None:
+    scene_id = client.scenes.submit(room).id
+    server.store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
+    server.store.advance_scene(scene_id, SceneStatus.FAILED)
+    async with AsyncClient(server.url, retries=QUICK) as other:
+        job = await other.scenes.job(scene_id)
+        assert (await job.resume()).status is SceneStatus.QUEUED
+        await asyncio.to_thread(server.generate, scene_id)
+        path = await job.archive(tmp_path / "room.zip")
+        with zipfile.ZipFile(path) as archive:
+            assert "manifest.json" in archive.namelist()
+        await job.delete()
+        with pytest.raises(errors.SceneNotFound):
+            await job.status()
+
+
+def test_the_command_line_resumes_and_deletes(server: Server, client: Client, room: Path) -> None:
+    def worldstereo(*arguments: str) -> tuple[int, str]:
+        ran = CliRunner().invoke(build_app(), [*arguments, "--url", server.url])
+        return ran.exit_code, ran.output
+
+    scene_id = client.scenes.submit(room).id
+    code, said = worldstereo("delete", scene_id)
+    assert (code, "cancel it first" in said) == (2, True)
+    server.store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
+    server.store.advance_scene(scene_id, SceneStatus.FAILED)
+    assert worldstereo("resume", scene_id) == (0, f"{scene_id} queued\n")
+    code, said = worldstereo("resume", scene_id, "--wait")
+    assert (code, "queued -> queued" in said) == (2, True)
+    server.store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
+    server.store.advance_scene(scene_id, SceneStatus.FAILED)
+
+    def generate_when_queued() -> None:
+        while server.store.scene(scene_id).status is not SceneStatus.QUEUED:
+            time.sleep(0.01)
+        server.generate(scene_id)
+
+    generating = threading.Thread(target=generate_when_queued)
+    generating.start()
+    code, said = worldstereo("resume", scene_id, "--wait", "--json")
+    generating.join()
+    assert (code, json.loads(said)["status"]) == (0, "completed")
+    assert worldstereo("delete", scene_id) == (0, f"{scene_id} deleted\n")
+    code, said = worldstereo("delete", scene_id, "--json")
+    assert (code, "no such scene" in said) == (2, True)
 
 
 def test_a_full_queue(server: Server, client: Client, room: Path) -> None:

@@ -8,6 +8,7 @@ gives other frames, and so does every later clip that refers to it. A step takes
 import hashlib
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from worldstereo.types import Clip, Progress, UInt8
 STEP_S = 0.05
 LONG_STEP_S = 0.4
 STEPS = 4
-BREAKS_ON = "this clip breaks the engine"
+# In a prompt, before the path of a file.
+BREAKS_WHILE = "this clip breaks the engine while there is "
 
 
 class FakeEngine:
@@ -34,7 +36,8 @@ class FakeEngine:
         tell = on_stage or (lambda progress: None)
         steps = num_inference_steps or STEPS
         tell(Progress("encode"))
-        if BREAKS_ON in clip.prompt:
+        reason = clip.prompt.partition(BREAKS_WHILE)[2]
+        if reason and Path(reason).exists():
             raise RuntimeError("the engine broke")
         tell(Progress("denoise", 0, steps))
         for step in range(1, steps + 1):

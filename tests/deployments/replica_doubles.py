@@ -99,6 +99,7 @@ class Group:
         self.cancelled: list[str] = []
         self.executed: list[str] = []
         self.leader = SimpleNamespace(actor="leader")
+        self.size = 1
         self.ended = False
         self._error = error
         self._signs = signs

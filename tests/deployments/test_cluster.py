@@ -31,7 +31,7 @@ from deployments.folders import SceneFolders
 from tests import scenes
 from tests.clusters import running_cluster
 from tests.deployments import archive_files as make
-from tests.deployments.fake_engine import BREAKS_ON
+from tests.deployments.fake_engine import BREAKS_WHILE
 from tests.deployments.served import (
     Service,
     check_completed,
@@ -261,13 +261,15 @@ def test_a_cancelled_scene_stops_within_a_step_and_another_completes(
     assert service.http.post(other.urls.cancel).status_code == 409
 
 
-def test_a_clip_that_breaks_fails_its_dependents_and_nothing_else(
+def test_a_clip_that_breaks_fails_its_dependents_and_the_scene_is_resumed(
     service: Service, city: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(city, broken)
     caption = broken / "view0" / "traj2" / "traj_caption.json"
-    caption.write_text(json.dumps({"prompt": BREAKS_ON}))
+    reason = tmp_path / "reason"
+    reason.touch()
+    caption.write_text(json.dumps({"prompt": f"{BREAKS_WHILE}{reason}"}))
     workers = service.processes("ray::ModelWorker")
     scene = service.submit(make.zip_of_folder(broken, "broken/"))
     events = service.wait(scene)
@@ -286,6 +288,17 @@ def test_a_clip_that_breaks_fails_its_dependents_and_nothing_else(
     assert (error.error, error.got) == ("GenerationError", "RuntimeError: the engine broke")
     assert verify_manifest(service.output(scene))
     assert service.processes("ray::ModelWorker") == workers
+
+    reason.unlink()
+    assert service.http.post(f"{scene.urls.self}/resume").status_code == 202
+    since = list(service.events(scene, after=events[-1].id))
+    assert [event.id for event in since][:1] == [events[-1].id + 1]
+    check_completed(service.scene(scene))
+    started = {event.trajectory for event in since if event.status == "in_progress"} - {None}
+    assert started == {"view0/traj2", *skipped}
+    assert verify_manifest(service.output(scene))
+    assert service.http.delete(scene.urls.self).status_code == 204
+    assert not service.output(scene).parent.exists()
 
 
 FAULTS = {

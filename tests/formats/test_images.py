@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from tests.scenes import picture
 from worldstereo.errors import MediaError
-from worldstereo.formats.images import read_image, resize_bicubic, write_png
+from worldstereo.formats.images import image_size, read_image, resize_bicubic, write_png
 from worldstereo.formats.limits import Limits
 
 sizes = st.tuples(st.integers(16, 40), st.integers(16, 40))
@@ -66,6 +66,7 @@ def test_photos_are_turned_upright(tmp_path: Path, orientation: int) -> None:
         expected = np.asarray(ImageOps.exif_transpose(stored))
     assert np.array_equal(read_image(tmp_path / "a.png", upright=True), expected)
     assert np.array_equal(read_image(tmp_path / "a.png"), picture(4, (20, 30)))
+    assert image_size(tmp_path / "a.png") == expected.shape[:2]
 
 
 def test_a_broken_tag_beside_the_orientation_is_no_matter(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THEIR_SIDE = (5, 6, 7, 8)
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr")
 
 
@@ -102,6 +103,25 @@ def read_image(
                 got=f"a broken or cut {image.format} file: {str(problem)[:120]}",
                 allowed="a complete image",
             ) from problem
+
+
+def image_size(
+    path: Path, name: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> tuple[int, int]:
+    """(height, width) of an image when it is upright, from its header alone.
+
+    Args:
+        path: the file.
+        name: how errors call the file; default: its path.
+        limits: bounds on it.
+
+    Raises:
+        MediaError: no image, too large or too small, not 8-bit.
+    """
+    with _open(path, str(path) if name is None else name, limits) as image:
+        width, height = image.size
+        on_its_side = image.getexif().get(_ORIENTATION) in _ON_THEIR_SIDE
+    return (width, height) if on_its_side else (height, width)
 
 
 def _upright(image: Image.Image) -> Image.Image:

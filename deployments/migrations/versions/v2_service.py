@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.add_column("scenes", sa.Column("priority", sa.Integer, nullable=False, server_default="0"))
     op.add_column("scenes", sa.Column("lease_holder", sa.String(64)))
     op.add_column("scenes", sa.Column("lease_expires_at", sa.Float))
+    op.add_column("attempts", sa.Column("gpu_seconds", sa.Float))
     op.create_index("scenes_by_owner", "scenes", ["owner", "status", "number"])
     op.create_table(
         "api_keys",
