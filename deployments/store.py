@@ -34,6 +34,7 @@ from deployments.tables import (
     scenes,
     trajectories,
 )
+from deployments.webhook_queue import add_webhook, touch_webhook
 
 
 class Store(StoreQueries):
@@ -117,6 +118,7 @@ class Store(StoreQueries):
                     created_at=now,
                 )
             )
+        add_webhook(connection, scene.id, scene.parameters.webhook_url)
         self._tell(connection, scene.id, type="scene", status=SceneStatus.QUEUED)
 
     def advance_scene(
@@ -277,6 +279,8 @@ class Store(StoreQueries):
         told = Event(id=event_id, time=self._clock(), **fields)
         body = told.model_dump(mode="json", exclude_none=True)
         connection.execute(insert(events).values(scene_id=scene_id, id=event_id, body=body))
+        if told.type == "scene" and told.status is not None:
+            touch_webhook(connection, scene_id, told.time)
 
     @contextmanager
     def _writes(self) -> Iterator[Connection]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 import shutil
@@ -20,11 +21,13 @@ import pydantic
 from starlette.requests import ClientDisconnect
 from worldstereo_client.schemas import Output, SceneRequest
 
+from actors.log_lines import log_ids
 from configs.settings import UploadLimits
 from deployments.archives import unpack
 from deployments.errors import UploadError, UploadTooLarge, ValidationError
 from deployments.folders import SceneFolder, SceneFolders
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
+from deployments.outbound import OutboundRules, check_url
 from deployments.records import NewScene, SceneRecord, Submission
 from deployments.store import Store, check_queue
 from worldstereo.builder.parameters import BuildParameters, trajectory_ids
@@ -32,6 +35,8 @@ from worldstereo.builder.specs import refused
 from worldstereo.config import ModelConfig, Variant, is_distilled, variant_named
 from worldstereo.errors import ParameterError
 from worldstereo.formats.scene_folder import read_scene
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
@@ -138,6 +143,7 @@ class Submitter:
         request = _request(upload.parameters)
         config = self._config(request)
         self._offers.check(request.outputs)
+        self._offers.check_webhook(request.webhook_url)
         depth = _keep(folder.depth, "depth", upload.depth) if upload.depth else None
         if depth is not None and upload.depth_unit is not None:
             upload.depth_unit.path.rename(depth.with_suffix(".json"))
@@ -156,6 +162,8 @@ class Submitter:
         try:
             record = self._store.add_scene(new, submission, max_queued=self._max_queued)
             stored = record.id == new.id
+            with log_ids(scene=record.id):
+                logger.info("scene accepted" if stored else "scene was accepted before")
             return record
         finally:
             if not stored:
@@ -242,10 +250,12 @@ class Offers:
     Attributes:
         outputs: what a scene's ``outputs`` may name.
         depth_estimator: of images that come without depth; None: they must bring it.
+        webhooks: where they may be; None: the server sends none.
     """
 
     outputs: tuple[Output, ...]
     depth_estimator: str | None = None
+    webhooks: OutboundRules | None = None
 
     def check(self, wanted: Collection[Output]) -> None:
         """ParameterError where something is wanted that is not offered."""
@@ -257,6 +267,19 @@ class Offers:
                 got=", ".join(missing),
                 allowed=", ".join(self.outputs),
             )
+
+    def check_webhook(self, url: str | None) -> None:
+        """ParameterError for a webhook that this server will not tell of anything."""
+        if url is None:
+            return
+        if self.webhooks is None:
+            raise ParameterError(
+                "this server sends no webhooks",
+                where="webhook_url",
+                got=repr(url[:200]),
+                fix="follow the scene's events, or set webhooks in the server's settings",
+            )
+        check_url(url, self.webhooks, "webhook_url")
 
 
 def build_parameters(request: SceneRequest, nframe: int) -> BuildParameters:

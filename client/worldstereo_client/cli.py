@@ -148,6 +148,9 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="Submits with the same key and content are one scene.")
     ] = None,
+    webhook: Annotated[
+        str | None, typer.Option("--webhook", help="Address that is told of the scene's states.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the scene ends.")] = False,
     output_path: options.OptionalOutput = None,
     url: options.Url = options.DEFAULT_URL,
@@ -166,6 +169,7 @@ def submit(
             num_inference_steps=steps,
             name=name,
             outputs=options.output_names(outputs),
+            webhook_url=webhook,
             **options.image_arguments(prompt, trajectory, panorama, fov, clearance),
         )
         if not (wait or output_path):
