@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from actors.log_lines import LogOptions, set_up_logging
 from configs.settings import IngressSettings, UploadLimits
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
@@ -36,6 +37,7 @@ class IngressSpec:
         configs: config.json of each variant that is served.
         scales_to_zero: whether a variant may have no replica while nothing is to be done.
         offers: what can be done beside generating clips.
+        logging: of its process.
     """
 
     folders: SceneFolders
@@ -46,12 +48,14 @@ class IngressSpec:
     configs: Mapping[Variant, ModelConfig]
     scales_to_zero: bool
     offers: Offers
+    logging: LogOptions | None = None
 
 
 class Ingress:
     """The deployment; ``orchestrator`` is the handle of the orchestrator's deployment."""
 
     def __init__(self, spec: IngressSpec, orchestrator: Any) -> None:
+        set_up_logging("ingress", spec.logging)
         self._orchestrator = orchestrator
         store = Store(spec.database_url)
         self._backend = Backend(

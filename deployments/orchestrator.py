@@ -12,12 +12,13 @@ import logging
 import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
 
 from actors.failures import cause_of, first_line
+from actors.log_lines import set_up_logging
 from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
 from configs.settings import DepthSettings, OrchestratorSettings, ReconstructorSettings
@@ -32,6 +33,8 @@ from deployments.scene_context import Memory, OnStage, SceneContext
 from deployments.scene_job import SceneJob
 from deployments.store import Store
 from deployments.submission import build_parameters
+from deployments.telemetry import SceneWatch
+from deployments.telling import Tellers, Telling
 from worldstereo.config import ModelConfig, SceneParameters, Variant
 from worldstereo.errors import ParameterError
 
@@ -56,6 +59,7 @@ class OrchestratorSpec:
         local_files_only: whether the Hub must not be asked.
         depth: of the depth deployment, where there is one.
         reconstructor: of the deployment of outputs that take a GPU, where there is one.
+        telling: metrics, logs, traces, webhooks.
     """
 
     folders: SceneFolders
@@ -68,6 +72,7 @@ class OrchestratorSpec:
     local_files_only: bool
     depth: DepthSettings | None
     reconstructor: ReconstructorSettings | None
+    telling: Telling = field(default_factory=Telling)
 
 
 class Orchestrator:
@@ -87,6 +92,7 @@ class Orchestrator:
         depth: Any = None,
         reconstructor: Any = None,
     ) -> None:
+        set_up_logging("orchestrator", spec.telling.logging)
         self._spec = spec
         self._generators = generators
         self._estimator = None if spec.depth is None else DepthService.of(depth, spec.depth)
@@ -108,17 +114,29 @@ class Orchestrator:
         self._breaks: dict[str, int] = {}
         self._woken = asyncio.Event()
         self._tidied = False
+        self._telemetry = spec.telling.telemetry()
+        self._tellers = Tellers(
+            spec.telling,
+            self._telemetry,
+            self._store,
+            spec.database_url,
+            spec.settings.poll_interval_s,
+            lambda: [job.memory for job in self._jobs.values() if job.memory is not None],
+        )
+        self._tellers.start()
         # Serve runs constructors in the loop that serves requests.
         self._main = asyncio.get_running_loop().create_task(self._loop())
 
     async def wake(self) -> None:
         """Look at the store now."""
         self._woken.set()
+        self._tellers.wake()
 
     async def check_health(self) -> None:
         """Called by Serve; raises when nothing is orchestrated any more."""
         if self._main.done():
             raise RuntimeError("the orchestrator's loop has ended") from self._main.exception()
+        self._tellers.check()
 
     async def _loop(self) -> None:
         while True:
@@ -177,11 +195,16 @@ class Orchestrator:
             dispatch=lambda request: self._dispatch(variant, request),
             memory=self._memory,
             make=self._make,
+            watch=SceneWatch(self._telemetry, scene_id, variant),
         )
         self._jobs[scene_id] = SceneJob(context, scene_id)
-        self._tasks[scene_id] = asyncio.create_task(self._run(scene_id, variant))
+        self._tasks[scene_id] = asyncio.create_task(self._run(scene_id, context))
 
-    async def _run(self, scene_id: str, variant: str) -> None:
+    async def _run(self, scene_id: str, context: SceneContext) -> None:
+        with context.watch.running():
+            await self._run_watched(scene_id, context.watch.variant)
+
+    async def _run_watched(self, scene_id: str, variant: str) -> None:
         job = self._jobs[scene_id]
         try:
             if variant in self._generators:
@@ -242,6 +265,7 @@ class Orchestrator:
             config=config,
             image_features=self._spec.image_features,
             local_files_only=self._spec.local_files_only,
+            logging=self._spec.telling.logging,
         )
         # Finding or making a named actor blocks.
         bank: SceneBank = await asyncio.to_thread(

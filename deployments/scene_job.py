@@ -54,6 +54,11 @@ class SceneJob:
         for clip in self._clips.values():
             clip.cancel()
 
+    @property
+    def memory(self) -> Memory | None:
+        """The scene's memory bank, once it was asked for."""
+        return self._memory
+
     async def run(self) -> None:
         """Run the scene to its end; cancelling this task leaves it for another orchestrator."""
         record = await self._read()
@@ -170,6 +175,7 @@ class SceneJob:
             slots=self._context.slots,
             settings=self._context.settings,
             dispatch=self._context.dispatch,
+            watch=self._context.watch,
         )
         urgency = chain_lengths(opened.clips)
         running: dict[asyncio.Task[Outcome], str] = {}
@@ -242,6 +248,7 @@ class SceneJob:
             to, error = SceneStatus.CANCELLED, None
         problem = problem_of(error, self._scene_id) if error is not None else None
         await asyncio.to_thread(self._store.advance_scene, self._scene_id, to, problem)
+        self._context.watch.ended(to, None if problem is None else problem.detail)
 
     async def _advance(
         self, trajectory_id: str, to: TrajectoryStatus, error: WorldStereoError | None = None
