@@ -94,6 +94,7 @@ class Orchestrator:
     ) -> None:
         set_up_logging("orchestrator", spec.telling.logging)
         self._spec = spec
+        self._telemetry = spec.telling.telemetry()
         self._generators = generators
         self._estimator = None if spec.depth is None else DepthService.of(depth, spec.depth)
         self._reconstructor = (
@@ -114,7 +115,6 @@ class Orchestrator:
         self._breaks: dict[str, int] = {}
         self._woken = asyncio.Event()
         self._tidied = False
-        self._telemetry = spec.telling.telemetry()
         self._tellers = Tellers(
             spec.telling,
             self._telemetry,
@@ -131,6 +131,12 @@ class Orchestrator:
         """Look at the store now."""
         self._woken.set()
         self._tellers.wake()
+
+    def __del__(self) -> None:
+        # Serve calls it when it stops a replica: spans wait up to a second for others.
+        telemetry = getattr(self, "_telemetry", None)  # none where the constructor failed
+        if telemetry is not None:
+            telemetry.trace.close()
 
     async def check_health(self) -> None:
         """Called by Serve; raises when nothing is orchestrated any more."""

@@ -38,7 +38,7 @@ class Trace(Protocol):
         ...
 
     def close(self) -> None:
-        """Send what was not sent yet."""
+        """Send what was not sent yet; twice is harmless."""
         ...
 
 
@@ -109,6 +109,7 @@ class OtelTrace:
             BatchSpanProcessor(exporter, schedule_delay_millis=_COLLECT_MS)
         )
         self._tracer = self._provider.get_tracer("worldstereo")
+        self._closed = False
 
     def start(self, name: str, parent: Any, scene_id: str, **attributes: str | int) -> Any:
         """As ``Trace``."""
@@ -134,4 +135,6 @@ class OtelTrace:
 
     def close(self) -> None:
         """As ``Trace``."""
-        self._provider.shutdown()
+        if not self._closed:
+            self._closed = True
+            self._provider.shutdown()

@@ -1,5 +1,6 @@
 """A real HTTP server on 127.0.0.1 that keeps what it is sent and answers as a test says."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ class Receiver:
 
 
 @contextmanager
-def receiving(answer: Callable[[int], Answer] = lambda number: 204) -> Iterator[Receiver]:
+def receiving(
+    answer: Callable[[int], Answer] = lambda number: 204, tls: ssl.SSLContext | None = None
+) -> Iterator[Receiver]:
     receiver = Receiver(answer)
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +51,9 @@ def receiving(answer: Callable[[int], Answer] = lambda number: 204) -> Iterator[
             """Nothing to standard error."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    receiver.url = f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

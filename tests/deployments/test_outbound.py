@@ -1,12 +1,19 @@
 """Where requests that somebody else asked for may go."""
 
 import asyncio
+import datetime
 import ipaddress
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from deployments.outbound import (
     JudgedTransport,
@@ -165,3 +172,56 @@ async def test_a_name_with_several_addresses_is_tried_in_turn(
             answer = await client.post(f"http://hooks.internal:{port}/hook", content=b"x")
         assert answer.status_code == 204
         assert receiver.received[0].headers["Host"] == f"hooks.internal:{port}"
+
+
+async def test_the_certificate_must_be_the_names_not_the_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = self_signed(tmp_path, "hooks.internal")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate, key)
+    asking = ssl.create_default_context(cafile=str(certificate))
+    rules = OutboundRules(allowed_hosts=frozenset({"hooks.internal", "other.internal"}))
+
+    async def resolving(name: str, port: int, **options: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolving)
+    with receiving(tls=serving) as receiver:
+        port = receiver.url.rpartition(":")[2]
+        transport = JudgedTransport(rules, httpx.AsyncHTTPTransport(verify=asking))
+        async with httpx.AsyncClient(transport=transport) as client:
+            answer = await client.post(f"https://hooks.internal:{port}/hook", content=b"x")
+            assert answer.status_code == 204
+            with pytest.raises(httpx.ConnectError, match=r"other\.internal"):
+                await client.post(f"https://other.internal:{port}/hook", content=b"x")
+    assert len(receiver.received) == 1
+
+
+def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
+    """Files of a certificate of this name and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files

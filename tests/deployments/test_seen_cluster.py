@@ -1,5 +1,6 @@
 """What the service tells of itself, as seen from outside a real cluster that runs a scene."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -123,8 +124,10 @@ def test_log_lines_of_a_clip_have_its_ids_in_every_process(seen: Seen) -> None:
     assert [line for line in lines() if line["part"] == "ingress" and line.get("scene")]
 
 
-def test_metrics_of_a_scene_are_exported_by_the_node(seen: Seen) -> None:
+def test_metrics_of_scenes_are_exported_by_the_node(seen: Seen, kitchen_zip: bytes) -> None:
+    """Of one that has completed, and one that runs."""
     clips = len(seen.scene.trajectories)
+    running = seen.service.submit(kitchen_zip, num_inference_steps=500)
 
     def scrape() -> dict[str, list[tuple[dict[str, str], float]]] | None:
         families = text_string_to_metric_families(httpx.get(seen.service.cluster.metrics_url).text)
@@ -134,7 +137,9 @@ def test_metrics_of_a_scene_are_exported_by_the_node(seen: Seen) -> None:
         states = {labels["state"]: v for labels, v in found.get(metrics.SCENES.exported, [])}
         ended = value(found, metrics.SCENES_ENDED.exported, state="completed")
         told = value(found, metrics.WEBHOOKS.exported, outcome="delivered")
-        return found if (states.get("completed"), ended, told) == (1, 1, 3) else None
+        holds = value(found, metrics.BANK_FRAMES.exported)
+        done = (states.get("completed"), states.get("in_progress"), ended, told) == (1, 1, 1, 3)
+        return found if done and holds else None
 
     def value(
         found: dict[str, list[tuple[dict[str, str], float]]], name: str, **labels: str
@@ -142,13 +147,14 @@ def test_metrics_of_a_scene_are_exported_by_the_node(seen: Seen) -> None:
         return next((v for have, v in found.get(name, []) if labels.items() <= have.items()), None)
 
     found = until(scrape, METRICS_LAG_S)
+    seen.service.http.post(running.urls.cancel)
 
     def exported(metric: Metric, suffix: str = "", **labels: str) -> float | None:
         return value(found, metric.exported + suffix, **labels)
 
     assert exported(metrics.QUEUE_SCENES) == 0
     assert exported(metrics.QUEUE_AGE) == 0
-    assert exported(metrics.CLIPS, state="in_progress") == 0
+    assert exported(metrics.CLIPS, state="in_progress") == 1
     assert exported(metrics.CLIPS_ENDED, variant=VARIANT, outcome="committed") == clips
     on_gpu = 0.0
     for stage in ("retrieve", "encode", "denoise", "decode", "commit"):
@@ -160,7 +166,12 @@ def test_metrics_of_a_scene_are_exported_by_the_node(seen: Seen) -> None:
     assert exported(metrics.GPU_SECONDS, variant=VARIANT, outcome="committed") == pytest.approx(
         on_gpu
     )
-    assert exported(metrics.BANKS) == exported(metrics.BANK_BYTES) == 0
+    assert exported(metrics.BANKS) == 1
+    frames, size = exported(metrics.BANK_FRAMES), exported(metrics.BANK_BYTES)
+    assert frames
+    assert size
+    # Working sizes of the bundled model, three bytes a pixel.
+    assert size / frames / 3 in (128 * 192, 144 * 192)
 
 
 def test_the_webhook_is_told_of_each_state_in_order(seen: Seen) -> None:
@@ -176,11 +187,13 @@ def test_the_webhook_is_told_of_each_state_in_order(seen: Seen) -> None:
 
 
 def test_spans_reach_the_collector(seen: Seen) -> None:
+    trace_id = hashlib.sha256(seen.scene.id.encode()).digest()[:16]
+
     def spans() -> list[Any] | None:
         found = [span for message in seen.collector.received for span in spans_in(message.body)]
+        found = [span for span in found if span.trace_id == trace_id]
         return found if any(span.name == "scene" for span in found) else None
 
     found = until(spans, 10)
     names = [span.name for span in found]
     assert names.count("trajectory") == names.count("attempt") == len(seen.scene.trajectories)
-    assert len({span.trace_id for span in found}) == 1

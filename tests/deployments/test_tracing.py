@@ -58,6 +58,7 @@ def test_spans_stand_in_each_other_and_say_what_failed() -> None:
     trace = OtelTrace(kept)
     lives(SceneWatch(Telemetry(trace=trace), "one", "variant"))
     trace.close()
+    trace.close()
     named = {span.context.span_id: span for span in kept.spans if span.context}
 
     def path(span: ReadableSpan) -> str:
