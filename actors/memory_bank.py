@@ -8,7 +8,9 @@ local face of it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ import ray
 
 from actors.blobs import INPUT, OUTPUT, PARTS, BlobStore, SceneBlobs
 from actors.full_storage import telling_full_storage
+from actors.log_lines import LogOptions, log_ids, set_up_logging
 from actors.messages import Preparation
 from worldstereo.builder.parameters import BuildParameters
 from worldstereo.config import ModelConfig, SceneParameters
@@ -27,6 +30,8 @@ from worldstereo.types import Clip, SceneInput, UInt8
 if TYPE_CHECKING:
     from worldstereo.reconstruction.stage import Reconstruction
     from worldstereo.scene import SceneRun
+
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "worldstereo"
 
@@ -71,6 +76,7 @@ class BankSpec:
         estimator: of depth that did not come; must be picklable.
         blobs: what keeps the scene's files beside this node; None: all nodes see ``output``.
         folder: of the scene on this node, whose folders ``blobs`` keeps.
+        logging: of its process; None leaves it as it is.
     """
 
     service: str
@@ -87,6 +93,15 @@ class BankSpec:
     estimator: DepthSource | None = None
     blobs: BlobStore | None = None
     folder: Path | None = None
+    logging: LogOptions | None = None
+
+
+@dataclass(frozen=True)
+class BankSize:
+    """What a memory bank holds: images of frames, and their bytes."""
+
+    frames: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class OpenedScene:
 
 
 class MemoryBankActor:
-    """The remote side; its methods share one thread, but ``wanted``, ``stage`` and ``stop``."""
+    """The remote side; all methods but ``wanted``, ``stage``, ``size``, ``stop`` share a thread."""
 
     def __init__(self, spec: BankSpec) -> None:
         self._spec = spec
@@ -126,6 +141,7 @@ class MemoryBankActor:
         self._blobs = _blobs_of(spec)
         self._stage = SceneStage("open")
         self._stopped = False
+        set_up_logging("memory bank", spec.logging)
 
     def open(self, epoch: str) -> OpenedScene:
         """Plan the scene, or read its plan, and serve attempts of ``epoch`` alone from now on.
@@ -137,40 +153,57 @@ class MemoryBankActor:
         """
         from worldstereo.formats.manifest import MANIFEST
 
-        with telling_full_storage():
-            run = self._scene()
-            # A finished scene that is resumed is not finished; its outputs may come out otherwise.
-            (run.output / MANIFEST).unlink(missing_ok=True)
-            self._keep(OUTPUT)
-        self._epoch = epoch
-        clips = tuple(
-            PlannedClip(planned.id, planned.position, tuple(planned.depends_on))
-            for planned in run.plan.trajectories
-        )
+        with log_ids(scene=self._spec.scene_id):
+            with telling_full_storage():
+                run = self._scene()
+                # A finished scene that is resumed is not finished; its outputs may come out
+                # otherwise.
+                (run.output / MANIFEST).unlink(missing_ok=True)
+                self._keep(OUTPUT)
+            self._epoch = epoch
+            clips = tuple(
+                PlannedClip(planned.id, planned.position, tuple(planned.depends_on))
+                for planned in run.plan.trajectories
+            )
+            logger.info("scene open: %d clips, %d committed", len(clips), len(run.committed))
         return OpenedScene(clips, frozenset(run.committed))
 
-    def prepare(self, trajectory_id: str) -> tuple[Clip | None, Preparation]:
+    def prepare(
+        self, trajectory_id: str, attempt_id: str | None = None
+    ) -> tuple[Clip | None, Preparation]:
         """The decoded clip with its references; None when it is committed already."""
-        run = self._scene()
-        if trajectory_id in run.committed:
-            self._keep(OUTPUT)  # what was committed when the blob store was away
-            return None, Preparation(committed=True)
-        return run.prepare(trajectory_id), Preparation(committed=False)
+        with self._about(trajectory_id, attempt_id):
+            run = self._scene()
+            if trajectory_id in run.committed:
+                self._keep(OUTPUT)  # what was committed when the blob store was away
+                logger.info("clip committed already")
+                return None, Preparation(committed=True)
+            clip = run.prepare(trajectory_id)
+            logger.info("clip prepared")
+            return clip, Preparation(committed=False)
 
-    def commit(self, trajectory_id: str, frames: UInt8, generation: Mapping[str, Any]) -> bool:
+    def commit(
+        self,
+        trajectory_id: str,
+        frames: UInt8,
+        generation: Mapping[str, Any],
+        attempt_id: str | None = None,
+    ) -> bool:
         """Write a clip's result and put it into the memory; False when it was there before.
 
         Args:
             trajectory_id: of the clip.
             frames: [F, height, width, 3].
             generation: what it took; goes into the result's metadata.
+            attempt_id: that made it, for log lines.
 
         Raises:
             StorageFull: nothing was written.
         """
-        with telling_full_storage():
+        with self._about(trajectory_id, attempt_id), telling_full_storage():
             first = self._scene().commit(trajectory_id, frames, dict(generation))
             self._keep(OUTPUT)
+            logger.info("clip committed" if first else "clip was committed before")
             return first
 
     def reconstruct(self, outputs: Collection[str]) -> None:
@@ -185,11 +218,12 @@ class MemoryBankActor:
 
         # Whoever wants this one stopped says so again; an earlier word was about an earlier one.
         self._stopped = False
-        if self._reconstruction is None:
-            self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
-        with telling_full_storage():
-            self._reconstruction.write(outputs, self._advance)
-            self._keep(OUTPUT)
+        with log_ids(scene=self._spec.scene_id):
+            if self._reconstruction is None:
+                self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
+            with telling_full_storage():
+                self._reconstruction.write(outputs, self._advance)
+                self._keep(OUTPUT)
 
     def finish(self, states: Mapping[str, str]) -> None:
         """Write the manifest, with the state that each trajectory ended in.
@@ -205,6 +239,10 @@ class MemoryBankActor:
         """What the other thread does, as far as it takes long."""
         return self._stage
 
+    def size(self) -> BankSize:
+        """What the memory holds now."""
+        return BankSize(0, 0) if self._run is None else BankSize(*self._run.memory_size)
+
     def stop(self) -> None:
         """End ``reconstruct``, if it runs, after the clip that it is at."""
         self._stopped = True
@@ -212,6 +250,9 @@ class MemoryBankActor:
     def wanted(self, epoch: str) -> bool:
         """Whether attempts of this epoch still count; after a restart all do until ``open``."""
         return self._epoch in (None, epoch)
+
+    def _about(self, trajectory_id: str, attempt_id: str | None) -> AbstractContextManager[None]:
+        return log_ids(scene=self._spec.scene_id, trajectory=trajectory_id, attempt=attempt_id)
 
     def _advance(self, name: str, step: int, steps: int) -> None:
         if self._stopped:
@@ -361,14 +402,21 @@ class SceneBank:
         opened: OpenedScene = await self.actor.open.remote(epoch)
         return opened
 
-    def prepare(self, trajectory_id: str) -> tuple[Any, Any]:
+    def prepare(self, trajectory_id: str, attempt_id: str | None = None) -> tuple[Any, Any]:
         """References to the clip and to the preparation of ``MemoryBankActor.prepare``."""
-        clip, preparation = self.actor.prepare.options(num_returns=2).remote(trajectory_id)
+        call = self.actor.prepare.options(num_returns=2)
+        clip, preparation = call.remote(trajectory_id, attempt_id)
         return clip, preparation
 
-    def commit(self, trajectory_id: str, frames: Any, generation: Mapping[str, Any]) -> Any:
+    def commit(
+        self,
+        trajectory_id: str,
+        frames: Any,
+        generation: Mapping[str, Any],
+        attempt_id: str | None = None,
+    ) -> Any:
         """Reference to the answer of ``MemoryBankActor.commit``; ``frames`` is a reference too."""
-        return self.actor.commit.remote(trajectory_id, frames, generation)
+        return self.actor.commit.remote(trajectory_id, frames, generation, attempt_id)
 
     async def finish(self, states: Mapping[str, str]) -> None:
         """As ``MemoryBankActor.finish``."""
@@ -382,6 +430,11 @@ class SceneBank:
         """As ``MemoryBankActor.stage``."""
         stage: SceneStage = await self.actor.stage.options(concurrency_group="control").remote()
         return stage
+
+    async def size(self) -> BankSize:
+        """As ``MemoryBankActor.size``."""
+        size: BankSize = await self.actor.size.options(concurrency_group="control").remote()
+        return size
 
     async def stop(self) -> None:
         """As ``MemoryBankActor.stop``."""

@@ -37,6 +37,7 @@ class ClipRequest:
         epoch: of the orchestrator that asks; the bank drops attempts of an earlier one.
         trajectory_id: ``view/name`` in the scene of ``bank``.
         bank: actor handle of the scene's memory bank.
+        scene_id: of that scene, for log lines.
         num_inference_steps, guidance_scale: None where the variant's published value holds.
     """
 
@@ -46,6 +47,7 @@ class ClipRequest:
     bank: Any
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    scene_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import ray
 
 from actors.engine import ClipEngine, EngineSpec, load_engine
 from actors.failures import first_line
+from actors.log_lines import LogOptions, log_ids, set_up_logging
 from actors.messages import ENGINE_FAILED, Advanced, ClipReport, WorkerState
 from actors.rendezvous import MeetingPoint, join_mesh, join_store, meet, open_store
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
@@ -44,9 +45,11 @@ class ModelWorker:
     Args:
         spec: of the engine.
         rank: of this worker; 0 leads.
+        logging: of its process; None leaves it as it is.
     """
 
-    def __init__(self, spec: EngineSpec, rank: int = 0) -> None:
+    def __init__(self, spec: EngineSpec, rank: int = 0, logging: LogOptions | None = None) -> None:
+        set_up_logging(f"worker {rank}", logging)
         self._spec = spec
         self._rank = rank
         self._store: Store | None = None
@@ -99,13 +102,26 @@ class ModelWorker:
         clip: Clip,
         num_inference_steps: int | None,
         guidance_scale: float | None,
+        scene_id: str = "",
     ) -> tuple[UInt8 | None, ClipReport]:
         """Frames [F, height, width, 3] of the clip, None beyond rank 0; and what it took.
+
+        ``scene_id`` is for log lines.
 
         Raises:
             GenerationCancelled: ``cancel`` was called with this attempt, or rank 0 ended it.
             GenerationError: the engine failed on this clip; the worker goes on.
         """
+        with log_ids(scene=scene_id, trajectory=clip.trajectory_id, attempt=attempt_id):
+            return self._generate(attempt_id, clip, num_inference_steps, guidance_scale)
+
+    def _generate(
+        self,
+        attempt_id: str,
+        clip: Clip,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+    ) -> tuple[UInt8 | None, ClipReport]:
         with self._changed:
             self._attempt_id, self._log, self._running = attempt_id, [], True
         stages = _StageClock()
@@ -120,8 +136,11 @@ class ModelWorker:
             outcome = self._attempt(attempt_id, clip, num_inference_steps, guidance_scale, on_stage)
             if isinstance(outcome, WorldStereoError):
                 self._recover()
+                logger.info("clip ended: %s", outcome, extra={"error": type(outcome).__name__})
                 raise outcome
-            return outcome if self._rank == 0 else None, ClipReport(stages.seconds())
+            seconds = stages.seconds()
+            logger.info("clip generated in %.3f s", sum(seconds.values()))
+            return outcome if self._rank == 0 else None, ClipReport(seconds)
         finally:
             with self._changed:
                 self._running = False
@@ -281,10 +300,16 @@ class Worker:
         self.actor = actor
 
     @classmethod
-    def start(cls, spec: EngineSpec, rank: int, options: dict[str, Any]) -> Worker:
+    def start(
+        cls,
+        spec: EngineSpec,
+        rank: int,
+        options: dict[str, Any],
+        logging: LogOptions | None = None,
+    ) -> Worker:
         """Ask Ray for the process; ``load`` waits for it."""
         remote = ray.remote(concurrency_groups={"control": 4})(ModelWorker)
-        return cls(remote.options(**options).remote(spec, rank))
+        return cls(remote.options(**options).remote(spec, rank, logging))
 
     async def open_meeting(self, timeout_s: float) -> MeetingPoint:
         """As ``ModelWorker.open_meeting``."""
@@ -306,10 +331,11 @@ class Worker:
         clip: Any,
         num_inference_steps: int | None,
         guidance_scale: float | None,
+        scene_id: str = "",
     ) -> tuple[Any, Any]:
         """References to the frames and to the report of ``ModelWorker.generate``."""
         frames, report = self.actor.generate.options(num_returns=2).remote(
-            attempt_id, clip, num_inference_steps, guidance_scale
+            attempt_id, clip, num_inference_steps, guidance_scale, scene_id
         )
         return frames, report
 

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.engine import EngineSpec
 from actors.failures import cause_of, first_line, process_is_gone
+from actors.log_lines import LogOptions
 from actors.messages import ENGINE_FAILED, Advanced, ClipReport, WorkerLost, WorkerState
 from actors.model_worker import Worker
 from actors.outcomes import Gone, Outcome, Unfinished, judge, raise_out_of_step
@@ -40,7 +41,7 @@ class GroupSpec:
 
     ``workers`` is as many as ``engine.parallel`` has ranks. ``worker_num_cpus`` and
     ``worker_num_gpus`` are Ray's units. ``start_timeout_s``: longest time in which all workers
-    must have met and loaded.
+    must have met and loaded. ``logging``: of their processes; None leaves it as it is.
     """
 
     engine: EngineSpec
@@ -48,6 +49,7 @@ class GroupSpec:
     worker_num_cpus: float
     worker_num_gpus: float
     start_timeout_s: float
+    logging: LogOptions | None = None
 
 
 class Execution:
@@ -142,7 +144,7 @@ class WorkerGroup:
             for rank in range(spec.workers):
                 bundle = rank + 1 if bundles is None else bundles[rank]
                 options = _options(spec, placement, bundle)
-                workers.append(Worker.start(spec.engine, rank, options))
+                workers.append(Worker.start(spec.engine, rank, options, spec.logging))
             async with asyncio.timeout(spec.start_timeout_s):
                 await _come_up(workers, spec.start_timeout_s)
         except TimeoutError as error:
@@ -175,6 +177,7 @@ class WorkerGroup:
         clip: Any,
         num_inference_steps: int | None,
         guidance_scale: float | None,
+        scene_id: str = "",
     ) -> Execution:
         """Run a clip on all workers.
 
@@ -182,6 +185,7 @@ class WorkerGroup:
             attempt_id: for ``progress`` and ``cancel``.
             clip: reference to the prepared ``worldstereo.types.Clip``.
             num_inference_steps, guidance_scale: None where the published value holds.
+            scene_id: for log lines.
 
         Raises:
             WorkerLost: the group has been shut down.
@@ -189,7 +193,7 @@ class WorkerGroup:
         if not self._workers:
             raise WorkerLost("its workers ended before its turn")
         answers = [
-            worker.generate(attempt_id, clip, num_inference_steps, guidance_scale)
+            worker.generate(attempt_id, clip, num_inference_steps, guidance_scale, scene_id)
             for worker in self._workers
         ]
         return Execution(self._workers, answers)

@@ -117,6 +117,14 @@ class LocalCluster:
         return f"http://{host}:{self.port}"
 
     @property
+    def metrics_url(self) -> str:
+        """Where Prometheus finds what the cluster measures; a port that Ray chose, on loopback."""
+        import ray
+
+        (node,) = (node for node in ray.nodes() if node["Alive"])
+        return f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+
+    @property
     def run_folder(self) -> Path:
         """Sockets, logs and the token of this run."""
         assert self._run_folder is not None, "the cluster has not started"

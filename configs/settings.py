@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from configs.base import Settings as Settings
+from configs.telling import LoggingSettings, TracingSettings, WebhookSettings
 from worldstereo.config import Variant
 from worldstereo.depth.estimators import EstimatorName
 from worldstereo.parallel.layout import ParallelLayout
@@ -19,12 +21,6 @@ from worldstereo.reconstruction.worldmirror_run import WorldMirrorSettings
 
 GIB = 2**30
 MIB = 2**20
-
-
-class Settings(BaseModel):
-    """Base of all settings: immutable, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSettings(Settings):
@@ -458,6 +454,11 @@ class AppArgs(Settings):
     auth: AuthSettings = AuthSettings()
     uris: UriSettings = UriSettings()
     retention: RetentionSettings = RetentionSettings()
+    logging: LoggingSettings = LoggingSettings()
+    tracing: TracingSettings | None = Field(default=None, description="null: no traces")
+    webhooks: WebhookSettings | None = Field(
+        default=None, description="null: scenes that name a webhook_url are refused"
+    )
 
     @model_validator(mode="after")
     def _outputs_where_clips_are(self) -> Self:

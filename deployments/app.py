@@ -24,6 +24,7 @@ from ray.serve.config import RequestRouterConfig
 from worldstereo_client.schemas import GPU_OUTPUTS, Output
 
 from actors.engine import EngineSpec
+from actors.log_lines import LogOptions
 from actors.worker_group import GroupSpec
 from cluster.hardware import ClusterGpus, MachineGpus
 from configs.loader import load_model
@@ -40,6 +41,8 @@ from deployments.reconstructor import offered_outputs, reconstructor_deployment
 from deployments.routing import LeastBusyRouter
 from deployments.submission import Offers
 from deployments.tables import store_url
+from deployments.telling import Telling
+from deployments.webhooks import outbound_rules
 from deployments.weights import model_config_of
 from worldstereo.config import ComputeOptions, ModelConfig, Variant
 from worldstereo.models.source import BUNDLED, bundled_folder
@@ -114,7 +117,7 @@ def build_application(args: AppArgs, allotments: Mapping[Variant, Allotment]) ->
             variant: model_config_of(model, variant, local_files_only=args.local_files_only)
             for variant in args.variants
         },
-        most_replicas=max(item.replicas for item in allotments.values()),
+        allotments=allotments,
     )
     generators = {
         variant: _generator(args, model, variant, allotments[variant]) for variant in args.variants
@@ -162,7 +165,12 @@ class _Shared:
     folders: SceneFolders
     database_url: str
     configs: Mapping[Variant, ModelConfig]
-    most_replicas: int
+    allotments: Mapping[Variant, Allotment]
+
+    @property
+    def most_replicas(self) -> int:
+        """Of any variant."""
+        return max(item.replicas for item in self.allotments.values())
 
 
 def _ingress(
@@ -182,9 +190,11 @@ def _ingress(
                 *offered_outputs(args.reconstructor),
             ),
             depth_estimator=args.depth.estimator if args.depth else None,
+            webhooks=outbound_rules(args.webhooks) if args.webhooks else None,
         ),
         auth=args.auth,
         uris=args.uris,
+        logging=_logging(args),
     )
     deployment = serve.deployment(serve.ingress()(Ingress)).options(
         name="ingress",
@@ -216,6 +226,15 @@ def _orchestrator(
         depth=args.depth,
         reconstructor=args.reconstructor,
         retention=args.retention,
+        telling=Telling(
+            gpus={
+                variant: item.layout.world_size * model.worker_num_gpus
+                for variant, item in shared.allotments.items()
+            },
+            logging=_logging(args),
+            tracing=args.tracing,
+            webhooks=args.webhooks,
+        ),
     )
     deployment = serve.deployment(Orchestrator).options(
         name="orchestrator",
@@ -259,6 +278,7 @@ def _generator(
         worker_num_cpus=model.worker_num_cpus,
         worker_num_gpus=model.worker_num_gpus,
         start_timeout_s=model.start_timeout_s,
+        logging=_logging(args),
     )
     deadlines = Deadlines(
         beat_interval_s=args.orchestrator.beat_interval_s,
@@ -289,6 +309,10 @@ def _generator(
         .bind(group, deadlines)
     )
     return application
+
+
+def _logging(args: AppArgs) -> LogOptions:
+    return LogOptions(args.logging.format, args.logging.level)
 
 
 def _image_features(model: ModelSettings) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from worldstereo_client.schemas import SceneRequest, TrajectoryStatus
 
 from actors.failures import first_line
+from actors.log_lines import log_ids
 from actors.messages import (
     Advanced,
     ClipRequest,
@@ -33,6 +34,7 @@ from deployments.gpu_meter import GpuMeter
 from deployments.http_errors import problem_of
 from deployments.outage import patiently
 from deployments.store import Store
+from deployments.telemetry import ClipWatch, SceneWatch
 from worldstereo.errors import GenerationError, WorldStereoError
 
 # A clip that no replica took for this long is offered again, in case the offer was lost.
@@ -77,6 +79,7 @@ class ClipContext:
         slots: for clips in flight.
         settings: limits and deadlines.
         dispatch: offers an attempt to the generator's replicas.
+        watch: is told what happens to the clips.
     """
 
     scene_id: str
@@ -89,6 +92,7 @@ class ClipContext:
     slots: FairSlots
     settings: OrchestratorSettings
     dispatch: Callable[[ClipRequest], Stream]
+    watch: SceneWatch
 
 
 class _Cancelled(Exception):
@@ -122,16 +126,20 @@ class ClipJob:
 
     async def run(self) -> Outcome:
         """Try until the clip is committed, has failed for good, or is cancelled."""
-        try:
-            return await self._attempts()
-        except _Cancelled:
-            await self._advance(TrajectoryStatus.CANCELLED)
-            return "cancelled"
+        outcome: Outcome
+        with self._context.watch.clip(self._trajectory_id) as watch:
+            try:
+                outcome = await self._attempts(watch)
+            except _Cancelled:
+                await self._advance(TrajectoryStatus.CANCELLED)
+                outcome = "cancelled"
+            watch.ended(outcome)
+        return outcome
 
-    async def _attempts(self) -> Outcome:
+    async def _attempts(self, watch: ClipWatch) -> Outcome:
         settings = self._context.settings
         while True:
-            last = await self._in_turn()
+            last = await self._in_turn(watch)
             if last is None:
                 continue
             self._number += 1
@@ -154,10 +162,11 @@ class ClipJob:
                 )
                 return "failed"
             await self._back_to_the_queue(last.error)
+            watch.retried(last.error)
             delay_s = settings.retry_delay_s * 2 ** (len(self._reasons) - 1)
             await self._unless_cancelled(asyncio.sleep(delay_s))
 
-    async def _in_turn(self) -> Last | None:
+    async def _in_turn(self, watch: ClipWatch) -> Last | None:
         """One attempt, when a slot is free; None when no replica took it."""
         slots, scene_id = self._context.slots, self._context.scene_id
         await self._unless_cancelled(
@@ -171,7 +180,9 @@ class ClipJob:
         try:
             if self._number < 0:
                 await self._read_history()
-            return await self._attempt(self._number + 1, uuid.uuid4().hex)
+            attempt_id = uuid.uuid4().hex
+            with log_ids(attempt=attempt_id):
+                return await self._attempt(self._number + 1, attempt_id, watch)
         finally:
             slots.release(scene_id)
 
@@ -182,7 +193,7 @@ class ClipJob:
         self._number = max((number for number, _, _ in past), default=0)
         self._reasons = [reason for _, outcome, reason in past if outcome == "lost"]
 
-    async def _attempt(self, number: int, attempt_id: str) -> Last | None:
+    async def _attempt(self, number: int, attempt_id: str, watch: ClipWatch) -> Last | None:
         context = self._context
         stream = context.dispatch(
             ClipRequest(
@@ -192,21 +203,25 @@ class ClipJob:
                 bank=context.bank,
                 num_inference_steps=context.request.num_inference_steps,
                 guidance_scale=context.request.guidance_scale,
+                scene_id=context.scene_id,
             )
         )
         inbox = _Inbox(stream, self._cancelled)
         last: Last | None = None
         try:
-            last = await self._follow(inbox, number, attempt_id)
+            last = await self._follow(inbox, number, attempt_id, watch)
         finally:
             inbox.close()
             if last is None:  # nobody waits for it any more
                 stream.cancel()
         if inbox.worker is not None and last is not None:
+            watch.attempt_ended(last)
             await self._end_attempt(attempt_id, last, inbox.meter.gpu_seconds(_now()))
         return last
 
-    async def _follow(self, inbox: _Inbox, number: int, attempt_id: str) -> Last | None:
+    async def _follow(
+        self, inbox: _Inbox, number: int, attempt_id: str, watch: ClipWatch
+    ) -> Last | None:
         """Tell the store what the replica says, until its last word."""
         store, scene_id = self._context.store, self._context.scene_id
         silence_s = self._context.settings.beat_timeout_s
@@ -224,11 +239,13 @@ class ClipJob:
                 return await self._refused(message)
             if isinstance(message, Started):
                 self._refusals = 0
+                watch.started(attempt_id, number)
                 await patiently(
                     store.start_attempt, scene_id, self._trajectory_id, attempt_id, number
                 )
             elif isinstance(message, Advanced):
                 self._waits_for = None
+                watch.advanced(message.stage)
                 await self._tell(message)
             elif isinstance(message, Paused):
                 self._waits_for = message.error

@@ -21,6 +21,7 @@ from ray.util.placement_group import PlacementGroup, get_current_placement_group
 
 from actors.failures import cause_of, first_line, is_gone_for_good, process_is_gone
 from actors.full_storage import StorageAway
+from actors.log_lines import set_log_ids, set_up_logging
 from actors.memory_bank import SceneBank
 from actors.messages import (
     Advanced,
@@ -86,6 +87,7 @@ class Generator:
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self, group: GroupSpec, deadlines: Deadlines
     ) -> None:
+        set_up_logging("coordinator", group.logging)
         self._deadlines = deadlines
         self._ending = False
         self._turn = asyncio.Lock()  # held while the workers are a clip's
@@ -94,6 +96,7 @@ class Generator:
 
     async def generate(self, request: ClipRequest) -> AsyncIterator[Message]:
         """Generate and commit one clip; the messages are described in actors/messages.py."""
+        set_log_ids(request.scene_id, request.trajectory_id, request.attempt_id)
         if self._ending:
             await asyncio.sleep(self._deadlines.step_s)  # until this process has ended
         try:
@@ -103,6 +106,7 @@ class Generator:
         except WorkerLost as lost:
             yield Failed(WorkerLost("a worker died before", got=str(lost)), retry=True)
             return
+        logger.info("clip taken")
         yield Started(leader.actor, self._group.size)
         clip = _ClipRun(request, self._group, self._turn, self._deadlines)
         try:
@@ -193,7 +197,9 @@ class _ClipRun:
 
     async def _stages(self) -> AsyncIterator[Message]:
         yield Advanced("retrieve")
-        clip, preparation = self._bank.prepare(self._request.trajectory_id)
+        clip, preparation = self._bank.prepare(
+            self._request.trajectory_id, self._request.attempt_id
+        )
         prepared: asyncio.Future[Preparation] = asyncio.ensure_future(_answer(preparation))
         async for beat in self._wait("retrieve", prepared, self._deadlines.retrieve_s):
             yield beat
@@ -208,6 +214,7 @@ class _ClipRun:
             clip,
             self._request.num_inference_steps,
             self._request.guidance_scale,
+            self._request.scene_id,
         )
         report = execution.report(
             grace_s=self._deadlines.grace_s, answer_s=self._deadlines.beat_timeout_s
@@ -235,7 +242,9 @@ class _ClipRun:
             error = committed.exception()
             full = None if error is None else cause_of(error)
             if not isinstance(full, StorageAway):
-                yield Committed(first=committed.result(), stage_seconds=self._seconds)
+                first = committed.result()
+                logger.info("clip done")
+                yield Committed(first=first, stage_seconds=self._seconds)
                 return
             if not pause_s:  # told to the log once a clip
                 logger.warning("clip %s waits: %s", self._request.trajectory_id, full)
@@ -254,7 +263,9 @@ class _ClipRun:
             "num_inference_steps": self._request.num_inference_steps,
             "guidance_scale": self._request.guidance_scale,
         }
-        return self._bank.commit(self._request.trajectory_id, execution.frames, generation)
+        return self._bank.commit(
+            self._request.trajectory_id, execution.frames, generation, self._request.attempt_id
+        )
 
     async def _wait(
         self, stage: str, answer: asyncio.Future[Any], limit_s: float

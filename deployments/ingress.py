@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from actors.log_lines import LogOptions, set_up_logging
 from configs.settings import AuthSettings, IngressSettings, UploadLimits, UriSettings
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
@@ -43,6 +44,7 @@ class IngressSpec:
         offers: what can be done beside generating clips.
         auth: whether requests are asked for a key.
         uris: where scenes may be fetched from.
+        logging: of its process.
     """
 
     folders: SceneFolders
@@ -55,12 +57,14 @@ class IngressSpec:
     offers: Offers
     auth: AuthSettings
     uris: UriSettings
+    logging: LogOptions | None = None
 
 
 class Ingress:
     """The deployment; ``orchestrator`` is the handle of the orchestrator's deployment."""
 
     def __init__(self, spec: IngressSpec, orchestrator: Any) -> None:
+        set_up_logging("ingress", spec.logging)
         self._orchestrator = orchestrator
         store = wait_for_store(lambda: Store(spec.database_url), _STORE_WAIT_S)
         self._backend = Backend(

@@ -242,6 +242,7 @@ def embedded_cluster(
         ) as cluster:
             catch_termination()  # Ray installs handlers of its own
             cluster.deploy(build_application(arguments, allotments))
+            console.print(f"metrics: {cluster.metrics_url}", highlight=False, soft_wrap=True)
             yield cluster.url
             console.print("stopping the cluster", highlight=False)
     except ClusterError as error:

@@ -20,6 +20,7 @@ from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
 
 from actors.blobs import DEPTH, SOURCE
 from actors.failures import cause_of, first_line
+from actors.log_lines import set_up_logging
 from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
 from configs.settings import (
@@ -42,6 +43,8 @@ from deployments.scene_context import Memory, OnStage, SceneContext
 from deployments.scene_job import SceneJob
 from deployments.store import Store
 from deployments.submission import build_parameters
+from deployments.telemetry import SceneWatch
+from deployments.telling import Tellers, Telling
 from worldstereo.config import ModelConfig, SceneParameters, Variant
 from worldstereo.errors import ParameterError
 
@@ -70,6 +73,7 @@ class OrchestratorSpec:
         depth: of the depth deployment, where there is one.
         reconstructor: of the deployment of outputs that take a GPU, where there is one.
         retention: how long ended scenes are kept.
+        telling: metrics, logs, traces, webhooks.
     """
 
     folders: SceneFolders
@@ -83,6 +87,7 @@ class OrchestratorSpec:
     depth: DepthSettings | None
     reconstructor: ReconstructorSettings | None
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    telling: Telling = field(default_factory=Telling)
 
 
 class Orchestrator:
@@ -102,7 +107,9 @@ class Orchestrator:
         depth: Any = None,
         reconstructor: Any = None,
     ) -> None:
+        set_up_logging("orchestrator", spec.telling.logging)
         self._spec = spec
+        self._telemetry = spec.telling.telemetry()
         self._generators = generators
         self._estimator = None if spec.depth is None else DepthService.of(depth, spec.depth)
         self._reconstructor = (
@@ -125,6 +132,15 @@ class Orchestrator:
         self._woken = asyncio.Event()
         self._tidied = False
         retention = Retention(self._store, spec.folders, spec.retention)
+        self._tellers = Tellers(
+            spec.telling,
+            self._telemetry,
+            self._store,
+            spec.database_url,
+            spec.settings.poll_interval_s,
+            lambda: [job.memory for job in self._jobs.values() if job.memory is not None],
+        )
+        self._tellers.start()
         # Serve runs constructors in the loop that serves requests.
         self._sweeper = asyncio.get_running_loop().create_task(sweep_for_ever(retention))
         self._main = asyncio.get_running_loop().create_task(self._serve())
@@ -132,11 +148,19 @@ class Orchestrator:
     async def wake(self) -> None:
         """Look at the store now."""
         self._woken.set()
+        self._tellers.wake()
+
+    def __del__(self) -> None:
+        # Serve calls it when it stops a replica: spans wait up to a second for others.
+        telemetry = getattr(self, "_telemetry", None)  # none where the constructor failed
+        if telemetry is not None:
+            telemetry.trace.close()
 
     async def check_health(self) -> None:
         """Called by Serve; raises when nothing is orchestrated any more."""
         if self._main.done():
             raise RuntimeError("the orchestrator's loop has ended") from self._main.exception()
+        self._tellers.check()
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -228,11 +252,16 @@ class Orchestrator:
             dispatch=lambda request: self._dispatch(variant, request),
             memory=self._memory,
             make=self._make,
+            watch=SceneWatch(self._telemetry, scene_id, variant),
         )
         self._jobs[scene_id] = SceneJob(context, scene_id)
-        self._tasks[scene_id] = asyncio.create_task(self._run(scene_id, variant))
+        self._tasks[scene_id] = asyncio.create_task(self._run(scene_id, context))
 
-    async def _run(self, scene_id: str, variant: str) -> None:
+    async def _run(self, scene_id: str, context: SceneContext) -> None:
+        with context.watch.running():
+            await self._run_watched(scene_id, context.watch.variant)
+
+    async def _run_watched(self, scene_id: str, variant: str) -> None:
         job = self._jobs[scene_id]
         try:
             await self._run_or_break(scene_id, variant, job)
@@ -305,6 +334,7 @@ class Orchestrator:
             local_files_only=self._spec.local_files_only,
             blobs=folders.blobs,
             folder=folder.root,
+            logging=self._spec.telling.logging,
         )
         # Finding or making a named actor blocks.
         bank: SceneBank = await asyncio.to_thread(

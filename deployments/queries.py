@@ -5,9 +5,9 @@ Owns reading: rows become plain records here. ``Store`` adds the writes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select
@@ -23,6 +23,21 @@ from deployments.errors import IdempotencyConflict, SceneNotFound
 from deployments.outage import Outage
 from deployments.records import EndedScene, SceneKind, SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
+
+
+@dataclass(frozen=True)
+class ServiceLoad:
+    """How much there is to do.
+
+    Attributes:
+        scenes: their number by state.
+        clips: the same of the clips of scenes that have not ended.
+        oldest_queued_s: how long the oldest waiting scene has waited, seconds; 0 for none.
+    """
+
+    scenes: Mapping[str, int]
+    clips: Mapping[str, int]
+    oldest_queued_s: float
 
 
 class StoreQueries:
@@ -55,6 +70,25 @@ class StoreQueries:
         """How many scenes wait, of this owner alone if one is named."""
         with self._reads() as connection:
             return count_queued(connection, owner)
+
+    def load(self, now: float) -> ServiceLoad:
+        """How much there is to do at this moment, seconds since the epoch."""
+        by_state = select(scenes.c.status, func.count()).group_by(scenes.c.status)
+        unended = [status for status in SceneStatus if not status.terminal]
+        clips = (
+            select(trajectories.c.status, func.count())
+            .join(scenes, scenes.c.id == trajectories.c.scene_id)
+            .where(scenes.c.status.in_(unended))
+            .group_by(trajectories.c.status)
+        )
+        oldest = select(func.min(scenes.c.created_at)).where(scenes.c.status == SceneStatus.QUEUED)
+        with self._reads() as connection:
+            since = connection.execute(oldest).scalar()
+            return ServiceLoad(
+                scenes={row[0]: row[1] for row in connection.execute(by_state)},
+                clips={row[0]: row[1] for row in connection.execute(clips)},
+                oldest_queued_s=0.0 if since is None else max(0.0, now - since),
+            )
 
     def scene(self, scene_id: str) -> SceneRecord:
         """The scene with its trajectories; SceneNotFound when there is none."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from worldstereo_client.schemas import GpuOutput
 
-from actors.memory_bank import OpenedScene, SceneStage
+from actors.memory_bank import BankSize, OpenedScene, SceneStage
 from actors.messages import ClipRequest
 from configs.settings import OrchestratorSettings
 from deployments.clip_job import Stream
 from deployments.fair_slots import FairSlots
 from deployments.records import SceneRecord
 from deployments.store import Store
+from deployments.telemetry import SceneWatch, Telemetry
 
 # Told what is being done, how much of it is done, and of how much; 0: nobody can say.
 OnStage = Callable[[str, int, int], None]
@@ -37,6 +38,10 @@ class Memory(Protocol):
 
     async def stage(self) -> SceneStage:
         """What it does that takes long."""
+        ...
+
+    async def size(self) -> BankSize:
+        """What it holds."""
         ...
 
     async def stop(self) -> None:
@@ -65,6 +70,7 @@ class SceneContext:
         memory: finds or makes the scene's memory bank.
         make: has an output made that takes a GPU, of a scene's committed clips; is told the
             stage, step and steps. Cancelling it stops the work.
+        watch: is told what happens to the scene.
     """
 
     epoch: str
@@ -74,3 +80,4 @@ class SceneContext:
     dispatch: Callable[[ClipRequest], Stream]
     memory: Callable[[SceneRecord], Awaitable[Memory]]
     make: MakeOutput
+    watch: SceneWatch = field(default_factory=lambda: SceneWatch(Telemetry(), "", ""))

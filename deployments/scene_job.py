@@ -57,6 +57,11 @@ class SceneJob:
         for clip in self._clips.values():
             clip.cancel()
 
+    @property
+    def memory(self) -> Memory | None:
+        """The scene's memory bank, once it was asked for."""
+        return self._memory
+
     async def run(self) -> None:
         """Run the scene to its end; cancelling this task leaves it for another orchestrator.
 
@@ -192,6 +197,7 @@ class SceneJob:
             slots=self._context.slots,
             settings=self._context.settings,
             dispatch=self._context.dispatch,
+            watch=self._context.watch,
         )
         urgency = chain_lengths(opened.clips)
         running: dict[asyncio.Task[Outcome], str] = {}
@@ -269,7 +275,9 @@ class SceneJob:
             record = await patiently(self._store.scene, self._scene_id)
             if record.status is not SceneStatus.CANCELLING:
                 raise
-            await patiently(self._store.advance_scene, self._scene_id, SceneStatus.CANCELLED)
+            to, problem = SceneStatus.CANCELLED, None
+            await patiently(self._store.advance_scene, self._scene_id, to)
+        self._context.watch.ended(to, None if problem is None else problem.detail)
 
     async def _advance(
         self, trajectory_id: str, to: TrajectoryStatus, error: WorldStereoError | None = None

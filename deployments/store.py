@@ -38,6 +38,7 @@ from deployments.tables import (
     scenes,
     trajectories,
 )
+from deployments.webhook_queue import add_webhook, touch_webhook
 
 # PostgreSQL's advisory locks, any numbers: submissions come one after the other, and so do events.
 _SUBMISSIONS, _EVENTS = 7_236_114, 7_236_115
@@ -171,6 +172,7 @@ class Store(StoreQueries, Leases):
                     created_at=now,
                 )
             )
+        add_webhook(connection, scene.id, scene.parameters.webhook_url)
         self._tell(connection, scene.id, type="scene", status=SceneStatus.QUEUED)
 
     def advance_scene(
@@ -424,6 +426,8 @@ class Store(StoreQueries, Leases):
         told = Event(id=event_id, time=self._clock(), **fields)
         body = told.model_dump(mode="json", exclude_none=True)
         connection.execute(insert(events).values(scene_id=scene_id, id=event_id, body=body))
+        if told.type == "scene" and told.status is not None:
+            touch_webhook(connection, scene_id, told.time)
 
     def _lock(self, connection: Connection, scene_id: str | None) -> None:
         """Lock a scene's row; LeaseLost where this is a holder's store and the lease is not its."""

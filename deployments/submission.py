@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 import shutil
@@ -22,6 +23,7 @@ from worldstereo_client.schemas import Output, SceneRequest
 
 from actors.blobs import DEPTH, INPUT, SOURCE
 from actors.full_storage import telling_full_storage
+from actors.log_lines import log_ids
 from configs.settings import UploadLimits, UriSettings
 from deployments.archives import unpack
 from deployments.errors import StoreAway, UploadError, UploadTooLarge, ValidationError
@@ -29,6 +31,7 @@ from deployments.folders import SceneFolder, SceneFolders
 from deployments.json_body import parse_json
 from deployments.keys import Caller
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
+from deployments.outbound import OutboundRules, check_url
 from deployments.records import NewScene, SceneKind, SceneRecord, Submission
 from deployments.remote_upload import RemoteUploads
 from deployments.store import Store, check_queue
@@ -38,6 +41,8 @@ from worldstereo.builder.specs import refused
 from worldstereo.config import ModelConfig, Variant, is_distilled, variant_named
 from worldstereo.errors import ParameterError
 from worldstereo.formats.scene_folder import read_scene
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
@@ -203,6 +208,7 @@ class Submitter:
         caller.check_priority(request.priority)
         config = self._config(request)
         self._offers.check(request.outputs)
+        self._offers.check_webhook(request.webhook_url)
         depth = _keep(folder.depth, "depth", upload.depth) if upload.depth else None
         if depth is not None and upload.depth_unit is not None:
             upload.depth_unit.path.rename(depth.with_suffix(".json"))
@@ -233,6 +239,8 @@ class Submitter:
                 max_queued_of_owner=caller.max_queued,
             )
             keep = record.id == new.id
+            with log_ids(scene=record.id):
+                logger.info("scene accepted" if keep else "scene was accepted before")
             return record
         except StoreAway:
             keep = True  # it may be stored, and only the answer was lost
@@ -322,10 +330,12 @@ class Offers:
     Attributes:
         outputs: what a scene's ``outputs`` may name.
         depth_estimator: of images that come without depth; None: they must bring it.
+        webhooks: where they may be; None: the server sends none.
     """
 
     outputs: tuple[Output, ...]
     depth_estimator: str | None = None
+    webhooks: OutboundRules | None = None
 
     def check(self, wanted: Collection[Output]) -> None:
         """ParameterError where something is wanted that is not offered."""
@@ -337,6 +347,19 @@ class Offers:
                 got=", ".join(missing),
                 allowed=", ".join(self.outputs),
             )
+
+    def check_webhook(self, url: str | None) -> None:
+        """ParameterError for a webhook that this server will not tell of anything."""
+        if url is None:
+            return
+        if self.webhooks is None:
+            raise ParameterError(
+                "this server sends no webhooks",
+                where="webhook_url",
+                got=repr(url[:200]),
+                fix="follow the scene's events, or set webhooks in the server's settings",
+            )
+        check_url(url, self.webhooks, "webhook_url")
 
 
 def refuse_encoding(content_encoding: str) -> None:

@@ -79,6 +79,11 @@ class SceneRun:
         # Renders made here, until their clip is committed: a retried clip need not wait again.
         self._renders: dict[str, tuple[UInt8, Bool]] = {}
 
+    @property
+    def memory_size(self) -> tuple[int, int]:
+        """Images of frames in the memory, and their bytes; any thread may ask."""
+        return (0, 0) if self._bank is None else self._bank.size
+
     @classmethod
     def open(
         cls,

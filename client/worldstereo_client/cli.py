@@ -21,6 +21,7 @@ from worldstereo_client.client import Client
 from worldstereo_client.errors import MissingDependencyError, WorldStereoError
 from worldstereo_client.exit_codes import ExitCode, exit_code_of, exit_code_of_scene
 from worldstereo_client.handles import SceneJob
+from worldstereo_client.live_status import View, watch_scene, watch_scenes
 from worldstereo_client.results import fetch_results, summary
 from worldstereo_client.retry import RetryPolicy
 from worldstereo_client.schemas import Scene, SceneStatus
@@ -150,6 +151,9 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="Submits with the same key and content are one scene.")
     ] = None,
+    webhook: Annotated[
+        str | None, typer.Option("--webhook", help="Address that is told of the scene's states.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the scene ends.")] = False,
     output_path: options.OptionalOutput = None,
     url: options.Url = options.DEFAULT_URL,
@@ -170,6 +174,7 @@ def submit(
             name=name,
             priority=priority or None,
             outputs=options.output_names(outputs),
+            webhook_url=webhook,
             **options.image_arguments(prompt, trajectory, panorama, fov, clearance),
         )
         if not (wait or output_path):
@@ -194,11 +199,25 @@ def status(
     ] = None,
     state: Annotated[SceneStatus | None, typer.Option(help="Only scenes in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Scenes at most.")] = 20,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until the scene, or all of them, have ended.")
+    ] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.05, help="With --watch: seconds between two looks.")
+    ] = 1.0,
     url: options.Url = options.DEFAULT_URL,
     api_key: options.ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Show one scene as it stands, or list the scenes of a server."""
+    if watch:
+        view = View(Console(), as_json=as_json)
+        with Client(url, api_key=api_key) as client:
+            raise typer.Exit(
+                watch_scenes(client, state, limit, view, interval)
+                if scene_id is None
+                else watch_scene(client, scene_id, view, interval)
+            )
     with Client(url, retries=QUICK, api_key=api_key) as client:
         if scene_id is not None:
             scene = client.scenes.get(scene_id)

@@ -86,7 +86,8 @@ class Scenes:
             idempotency_key: submits with the same key and content are one scene; one is made up
                 when None, so that a try that is repeated by itself never starts a second scene.
             parameters: further fields of ``SceneRequest``: name, task_type, align_nframe,
-                max_reference, num_inference_steps, guidance_scale, renderer, outputs.
+                max_reference, num_inference_steps, guidance_scale, renderer, outputs,
+                webhook_url.
 
         Returns:
             A handle on the queued scene.

@@ -140,6 +140,11 @@ class SceneRequest(BaseModel):
     outputs: tuple[Output, ...] = Field(
         default=DEFAULT_OUTPUTS, description="what the result holds beside its clips"
     )
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=2048,
+        description="https address that is told of each change of the scene's state",
+    )
 
 
 class UriSubmission(BaseModel):
@@ -266,6 +271,27 @@ class Event(Wire):
     step: int | None = None
     steps: int | None = None
     error: Problem | None = None
+
+
+class WebhookData(Wire):
+    """The scene that a webhook is told of; ``event`` is the id of the change among its events."""
+
+    id: str
+    name: str
+    status: SceneStatus
+    event: int
+    error: Problem | None = None
+    urls: SceneUrls
+
+
+class WebhookEvent(Wire):
+    """Body of a webhook's message. ``type`` is ``scene.`` and the state, ``timestamp`` when it
+    was entered.
+    """
+
+    type: str
+    timestamp: float
+    data: WebhookData
 
 
 class Artefact(Wire):

@@ -39,7 +39,7 @@ def scene_table(scene: Scene) -> Group:
         table.add_row(
             Text(item.id),
             _status(item.status),
-            Text(_step(item)),
+            Text(step_of(item)),
             Text(_seconds(item)),
             Text(", ".join(item.depends_on)),
         )
@@ -83,7 +83,8 @@ def _status(status: str) -> Text:
     return Text(str(status), COLOURS.get(status, ""))
 
 
-def _step(item: TrajectoryInfo) -> str:
+def step_of(item: TrajectoryInfo) -> str:
+    """The stage of a trajectory in progress in words, e.g. ``denoise 3 of 4``; else empty."""
     if item.stage is None or item.status.terminal:
         return ""
     return f"{item.stage} {item.step} of {item.steps}" if item.steps else item.stage

@@ -244,3 +244,9 @@ def test_ctrl_c_ends_a_watch_and_not_the_scene(stub: Stub, scene_folder: Path) -
     assert "worldstereo cancel scene-0" in stderr
     assert "Traceback" not in stderr
     assert stub.scenes["scene-0"].snapshot().status == "queued"
+
+
+def test_submit_names_a_webhook(stub: Stub, scene_folder: Path) -> None:
+    url = "https://hooks.example/told"
+    assert call("submit", scene_folder, "--webhook", url, url=stub.url).exit_code == 0
+    assert stub.scenes["scene-0"].parameters.webhook_url == url

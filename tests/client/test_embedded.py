@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from worldstereo_client import Client
 from worldstereo_client.exit_codes import ExitCode
@@ -57,14 +59,17 @@ def test_run_generates_every_scene_of_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_serve_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    with subprocess.Popen(
-        command("serve", "--port", "0", "--data", data),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as server:
+    data, said = tmp_path / "data", tmp_path / "said.txt"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(
+            command("serve", "--port", "0", "--data", data),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        ) as server,
+    ):
         assert server.stdout is not None
         line = server.stdout.readline()
         below = descendants(server.pid)
@@ -74,6 +79,8 @@ def test_serve_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
             with Client(url) as client:
                 assert client.ready().status == "ok"
                 assert [model.ready for model in client.models()] == [True]
+            (metrics,) = re.findall(r"metrics: (http://127\.0\.0\.1:\d+/metrics)", said.read_text())
+            assert "ray_serve_" in httpx.get(metrics).text
         finally:
             # As a terminal does at Ctrl-C: to every process of the group, and twice.
             os.killpg(server.pid, signal.SIGINT)

@@ -6,7 +6,7 @@ from typing import Any
 
 from worldstereo_client.schemas import Output
 
-from actors.memory_bank import OpenedScene, PlannedClip, SceneStage
+from actors.memory_bank import BankSize, OpenedScene, PlannedClip, SceneStage
 from actors.messages import (
     Advanced,
     ClipRequest,
@@ -165,6 +165,9 @@ class FakeMemory:
 
     async def stage(self) -> SceneStage:
         return self.told
+
+    async def size(self) -> BankSize:
+        return BankSize(frames=2, bytes=200)
 
     async def stop(self) -> None:
         self.stopped.set()

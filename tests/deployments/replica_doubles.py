@@ -52,7 +52,7 @@ class Bank:
         self.frames: list[Any] = []
         self._delay_s = delay_s
         preparation = prepared or Preparation(committed=False)
-        self.prepare = Method(lambda trajectory_id: ("clip", self._answer(preparation)))
+        self.prepare = Method(lambda trajectory_id, attempt_id: ("clip", self._answer(preparation)))
         self.commit = Method(lambda *arguments: self._commit(committed, *arguments))
         self.wanted = Method(lambda epoch: self._answer(wanted))
 
@@ -62,7 +62,9 @@ class Bank:
             raise answer
         return answer
 
-    def _commit(self, answer: Any, trajectory_id: str, frames: Any, generation: Any) -> Any:
+    def _commit(
+        self, answer: Any, trajectory_id: str, frames: Any, generation: Any, attempt_id: str
+    ) -> Any:
         self.frames.append((trajectory_id, frames, generation))
         return self._answer(answer)
 
@@ -110,7 +112,9 @@ class Group:
         self._running: str | None = None
         self._shown: list[Advanced] = []
 
-    def execute(self, attempt_id: str, clip: Any, steps: Any, scale: Any) -> Execution:
+    def execute(
+        self, attempt_id: str, clip: Any, steps: Any, scale: Any, scene_id: str
+    ) -> Execution:
         assert clip == "clip"
         if self.ended:
             raise WorkerLost("its workers ended before its turn")

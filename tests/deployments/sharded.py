@@ -44,10 +44,12 @@ class OneClipBank:
         self._clip = clip
         self._frames: dict[str, UInt8] = {}
 
-    def prepare(self, trajectory_id: str) -> tuple[Clip, Preparation]:
+    def prepare(self, trajectory_id: str, attempt_id: str) -> tuple[Clip, Preparation]:
         return self._clip, Preparation(committed=False)
 
-    def commit(self, trajectory_id: str, frames: UInt8, generation: dict[str, Any]) -> bool:
+    def commit(
+        self, trajectory_id: str, frames: UInt8, generation: dict[str, Any], attempt_id: str
+    ) -> bool:
         self._frames[trajectory_id] = frames
         return True
 

@@ -32,7 +32,11 @@ class FakeCluster:
     @contextlib.contextmanager
     def __call__(self, **asked: Any) -> Iterator[Any]:
         self.asked = asked
-        yield SimpleNamespace(url="http://127.0.0.1:8000", deploy=lambda application: None)
+        yield SimpleNamespace(
+            url="http://127.0.0.1:8000",
+            metrics_url="http://127.0.0.1:9/metrics",
+            deploy=lambda application: None,
+        )
 
 
 @pytest.fixture

@@ -100,6 +100,12 @@ class MemoryBank:
         """Whether this frame's image is there to be a reference."""
         return frame_id in self._images
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many frames are there as images, and the bytes of these; any thread may ask."""
+        images = list(self._images.values())
+        return len(images), sum(image.nbytes for image in images)
+
     def add(self, trajectory_id: str, frames: UInt8) -> None:
         """Put a committed clip's frames in their planned places; harmless when repeated.
 
