@@ -291,13 +291,5 @@ def _image_features(model: ModelSettings) -> str:
 def _scale(settings: GeneratorSettings, replicas: int) -> dict[str, Any]:
     if settings.autoscaling is None:
         return {"num_replicas": replicas}
-    return {
-        "autoscaling_config": {
-            "min_replicas": settings.autoscaling.min_replicas,
-            "max_replicas": settings.autoscaling.max_replicas,
-            # One clip each, though a replica takes two: a second one would start at once elsewhere.
-            "target_ongoing_requests": 1,
-            "upscale_delay_s": settings.autoscaling.upscale_delay_s,
-            "downscale_delay_s": settings.autoscaling.downscale_delay_s,
-        }
-    }
+    # One clip each, though a replica takes two: a second one would start at once elsewhere.
+    return {"autoscaling_config": settings.autoscaling.for_serve(target_ongoing_requests=1)}

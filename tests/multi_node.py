@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ class MultiNode:
         """Put the application in place of whatever runs, and wait until all its parts run."""
         self._ask("deploy", args)
 
+    def deploy_config(self, config: dict[str, Any]) -> None:
+        """The same by a Serve configuration, as ``serve deploy`` and KubeRay do it."""
+        self._ask("deploy_config", config)
+
     def _ask(self, command: str, *arguments: Any) -> Any:
         self._pipe.send((command, arguments))
         assert self._pipe.poll(PATIENCE_S), f"{command} takes more than {PATIENCE_S:g} s"
@@ -128,14 +133,11 @@ def multi_node(
         yield cluster
     finally:
         left += descendants(child.pid)
-        ours.close()  # the child ends
+        ours.close()
+        child.kill()
         end(left, grace_s=5.0)
-        try:
-            child.wait(10.0)
-        finally:
-            child.kill()
-            child.wait()
-            shutil.rmtree(folder, ignore_errors=True)
+        child.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _title(pid: int) -> str:
@@ -200,11 +202,34 @@ class _Commands:
         self._cluster.head_node.start_gcs_server()
 
     def deploy(self, args: AppArgs) -> None:
+        from ray import serve
+
+        from deployments.app import build_app
+
+        with self._connected():
+            serve.run(build_app(args), name="worldstereo", route_prefix="/")
+
+    def deploy_config(self, config: dict[str, Any]) -> None:
+        import ray
+        from ray import serve
+        from ray.serve.context import _get_global_client
+        from ray.serve.schema import ServeDeploySchema
+
+        with self._connected():
+            controller = _get_global_client()._controller
+            ray.get(controller.apply_config.remote(ServeDeploySchema.model_validate(config)))
+            deadline = time.monotonic() + PATIENCE_S
+            while (found := serve.status().applications)["worldstereo"].status != "RUNNING":
+                assert found["worldstereo"].status == "DEPLOYING", found["worldstereo"]
+                assert time.monotonic() < deadline, found["worldstereo"]
+                time.sleep(0.2)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Connected to Ray, with Serve started, for the block."""
         import ray
         from ray import serve
         from ray.serve import context
-
-        from deployments.app import build_app
 
         ray.init(
             address=self._cluster.address,
@@ -217,7 +242,7 @@ class _Commands:
             serve.start(
                 proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": self._port}
             )
-            serve.run(build_app(args), name="worldstereo", route_prefix="/")
+            yield
         finally:
             context._set_global_client(None)
             ray.shutdown()
