@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -55,12 +55,28 @@ class MultiNode:
     @property
     def processes(self) -> list[int]:
         """Ids of all living processes of the cluster."""
-        return [process.pid for process in descendants(self._child)]
+        return self.below(self._child)
+
+    @property
+    def raylets(self) -> list[int]:
+        """One process of each node, of those that an autoscaler started as well."""
+        return [pid for pid in self.processes if "/raylet/raylet\0" in _title(pid)]
 
     def titled(self, title: str, node: Node | None = None) -> list[int]:
         """Ids of the processes of a node, or of all nodes, whose title starts with this."""
-        below = descendants(node.raylet if node else self._child)
-        return [process.pid for process in below if _title(process.pid).startswith(title)]
+        pids = self.below(node.raylet) if node else self.processes
+        return [pid for pid in pids if _title(pid).startswith(title)]
+
+    def below(self, pid: int) -> list[int]:
+        """Ids of the living processes below this one, such as a raylet."""
+        return [process.pid for process in descendants(pid)]
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Look again and again; AssertionError when it does not come."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < deadline, f"{what}: not after {PATIENCE_S:g} s"
+            time.sleep(0.2)
 
     def add_node(self, **resources: Any) -> Node:
         """Start a node: num_cpus, num_gpus, resources; it has joined when this returns."""

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "cluster" / "manifests"
 KUBERNETES = kubernetes_validate.latest_version()
 IMAGE = f"worldstereo-cluster:{version('worldstereo-cluster')}"
-PLAIN = ("storage.yaml", "secrets.yaml", "redis.yaml", "network.yaml")
+PLAIN = ("storage.yaml", "secrets.yaml", "redis.yaml", "network.yaml", "weights.yaml")
 SERVE = sorted((MANIFESTS / "serve").glob("*.yaml"))
 
 # Variables in manifests that neither Ray nor this project reads, and who does.
@@ -203,6 +203,22 @@ def test_nothing_but_http_comes_in(service: RayService) -> None:
     assert [port["port"] for port in operator["ports"]] == [8265]
     (rule,) = http["spec"]["ingress"]
     assert [port["port"] for port in rule["ports"]] == [http_port]
+
+
+def test_the_weights_that_are_fetched_are_those_that_are_served(service: RayService) -> None:
+    (job,) = documents("weights.yaml")
+    args = app_args(yaml.safe_load(service.spec.serveConfigV2))
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variants = ",".join(args.variants)
+    words = ["fetch-weights", "--model", args.model, "--variants", variants]
+    assert container["command"] == ["worldstereo", *words]
+    assert container["image"] == IMAGE
+    (mount,) = container["volumeMounts"]
+    (variable,) = container["env"]
+    assert variable == {"name": "HF_HOME", "value": mount["mountPath"]}
+    own = group(service, "gpu").template["spec"]["volumes"]
+    assert pod["volumes"][0] in own
 
 
 @pytest.mark.parametrize("path", [*SERVE, ROOT / "serve_config.yaml"], ids=lambda path: path.stem)
