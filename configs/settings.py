@@ -383,6 +383,11 @@ class AppArgs(Settings):
     local_files_only: bool = Field(default=False, description="never ask the Hub for weights")
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL")
+    service_resource: str | None = Field(
+        default=None,
+        description="Ray resource of the nodes that ingress and orchestrator may run on, so that "
+        "no GPU node is kept by them when its replica has gone; null: any node",
+    )
     generator: GeneratorSettings = GeneratorSettings()
     depth: DepthSettings | None = Field(
         default=None, description="null: depth is not estimated, each scene brings its own"

@@ -57,6 +57,9 @@ logger = logging.getLogger(__name__)
 # Clips that a replica takes: while one is generated, the next is prepared or the last committed.
 _CLIPS_OF_A_REPLICA = 2
 
+# Of a resource that only says where a part may be.
+_LITTLE = 0.001
+
 # Part of the CPU that Ray asks for, for itself, beside the application.
 _SPARE_CPUS = 0.5
 
@@ -184,7 +187,7 @@ def _ingress(
         num_replicas=args.ingress.replicas,
         max_ongoing_requests=args.ingress.max_ongoing_requests,
         graceful_shutdown_timeout_s=5,
-        ray_actor_options={"num_cpus": args.ingress.num_cpus},
+        ray_actor_options=_on_service_nodes(args, args.ingress.num_cpus),
     )
     application: Application = deployment.bind(spec, orchestrator)
     return application
@@ -215,7 +218,7 @@ def _orchestrator(
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=5,
-        ray_actor_options={"num_cpus": args.orchestrator.num_cpus},
+        ray_actor_options=_on_service_nodes(args, args.orchestrator.num_cpus),
     )
     application: Application = deployment.bind(
         spec,
@@ -280,6 +283,13 @@ def _generator(
         .bind(group, deadlines)
     )
     return application
+
+
+def _on_service_nodes(args: AppArgs, num_cpus: float) -> dict[str, Any]:
+    """What a part asks for that must not hold a GPU node."""
+    if args.service_resource is None:
+        return {"num_cpus": num_cpus}
+    return {"num_cpus": num_cpus, "resources": {args.service_resource: _LITTLE}}
 
 
 def _image_features(model: ModelSettings) -> str:

@@ -107,6 +107,11 @@ class MultiNode:
         """The same by a Serve configuration, as ``serve deploy`` and KubeRay do it."""
         self._ask("deploy_config", config)
 
+    def running(self, deployment: str) -> int:
+        """How many replicas of a deployment Serve gives requests to."""
+        count: int = self._ask("running", deployment)
+        return count
+
     def _ask(self, command: str, *arguments: Any) -> Any:
         self._pipe.send((command, arguments))
         assert self._pipe.poll(PATIENCE_S), f"{command} takes more than {PATIENCE_S:g} s"
@@ -239,6 +244,13 @@ class _Commands:
                 assert found["worldstereo"].status == "DEPLOYING", found["worldstereo"]
                 assert time.monotonic() < deadline, found["worldstereo"]
                 time.sleep(0.2)
+
+    def running(self, deployment: str) -> int:
+        from ray import serve
+
+        with self._connected():
+            application = serve.status().applications["worldstereo"]
+            return application.deployments[deployment].replica_states.get("RUNNING", 0)
 
     @contextmanager
     def _connected(self) -> Iterator[None]:

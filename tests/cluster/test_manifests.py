@@ -140,6 +140,9 @@ def test_groups_scale_within_what_the_application_asks_for(service: RayService) 
     limits = container["resources"]["limits"]
     assert int(limits["nvidia.com/gpu"]) == model.worker_num_gpus
     assert int(limits["cpu"]) >= model.worker_num_cpus + args.generator.coordinator_num_cpus
+    # A string of JSON in quotes, since it goes through a shell.
+    resources = json.loads(json.loads(group(service, "cpu").rayStartParams["resources"]))
+    assert resources == {args.service_resource: 1}
     idle_s = service.spec.rayClusterConfig.autoscalerOptions.idleTimeoutSeconds
     assert idle_s is not None
     assert idle_s > scale.downscale_delay_s
@@ -246,6 +249,7 @@ def test_ray_up_is_valid(ray_up: dict[str, Any]) -> None:
     scale = args.generator.autoscaling
     assert scale is not None
     assert (types["gpu"]["min_workers"], types["gpu"]["max_workers"]) == (0, scale.max_replicas)
+    assert types["cpu"]["resources"] == {args.service_resource: 1}
     assert ray_up["max_workers"] >= sum(item.get("max_workers", 0) for item in types.values())
     assert ray_up["idle_timeout_minutes"] * 60 > scale.downscale_delay_s
     options = " ".join(ray_up["docker"]["run_options"])

@@ -220,6 +220,18 @@ def test_replicas_of_several_ranks_follow_the_load_with_a_placement_group_each(
     assert generator._deployment_config.autoscaling_config.max_replicas == 4
 
 
+def test_parts_that_stay_can_be_kept_off_the_nodes_of_gpus() -> None:
+    built = deployments_of(AppArgs(service_resource="service"))
+    for name in ("ingress", "orchestrator"):
+        options = built[name]._replica_config.ray_actor_options
+        assert options["resources"] == {"service": 0.001}
+    generator = built["generator-worldstereo-memory-dmd"]._replica_config.ray_actor_options
+    assert not generator.get("resources")
+    assert not deployments_of(AppArgs())["ingress"]._replica_config.ray_actor_options.get(
+        "resources"
+    )
+
+
 def test_a_replica_gets_the_time_that_its_clips_take() -> None:
     generator = deployments_of(AppArgs())["generator-worldstereo-memory-dmd"]
     guided_step_s, steps, encode_and_decode_s = 7.6, 40, 3  # docs/performance.md, one H200

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 GENERATOR = "generator-worldstereo-memory-dmd"
 REPLICA = f"ray::ServeReplica:worldstereo:{GENERATOR}"
 NODE_TYPES = {
-    "cpu": {"resources": {"CPU": 2}, "min_workers": 1, "max_workers": 1},
+    "cpu": {"resources": {"CPU": 2, "service": 1}, "min_workers": 1, "max_workers": 1},
     "gpu": {"resources": {"CPU": 1, "GPU": 1}, "min_workers": 0, "max_workers": 3},
 }
 # Serve hears of the load every second, not every ten.
@@ -164,10 +164,10 @@ def test_a_replica_that_is_stopped_while_it_generates_loses_no_clip(
         options: dict[str, Any] = {"graceful_shutdown_timeout_s": grace_s}
         two, one = options | {"autoscaling_config": scale(2, 2)}, scale(1, 1)
         cluster.deploy_config(config_for(cluster, data, **two))
+        cluster.wait_until(lambda: cluster.running(GENERATOR) == 2, "both replicas run")
         pair = [service.submit(archive, num_inference_steps=25) for _ in range(2)]  # ten seconds
         for scene in pair:
             service.wait_for(scene, "denoise 1")
-        assert len(cluster.titled(REPLICA)) == 2
         cluster.deploy_config(config_for(cluster, data, **options, autoscaling_config=one))
         for submitted in pair:
             events = service.wait(submitted)
