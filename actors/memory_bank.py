@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.blobs import INPUT, OUTPUT, PARTS, BlobStore, SceneBlobs
+from actors.full_storage import telling_full_storage
 from actors.messages import Preparation
 from worldstereo.builder.parameters import BuildParameters
 from worldstereo.config import ModelConfig, SceneParameters
@@ -67,6 +69,8 @@ class BankSpec:
         local_files_only: whether the Hub must not be asked.
         build: the image of a scene that is built from one.
         estimator: of depth that did not come; must be picklable.
+        blobs: what keeps the scene's files beside this node; None: all nodes see ``output``.
+        folder: of the scene on this node, whose folders ``blobs`` keeps.
     """
 
     service: str
@@ -81,6 +85,8 @@ class BankSpec:
     local_files_only: bool
     build: BuildSource | None = None
     estimator: DepthSource | None = None
+    blobs: BlobStore | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class MemoryBankActor:
         self._run: SceneRun | None = None
         self._reconstruction: Reconstruction | None = None
         self._epoch: str | None = None
+        self._blobs = _blobs_of(spec)
         self._stage = SceneStage("open")
         self._stopped = False
 
@@ -126,8 +133,11 @@ class MemoryBankActor:
         Raises:
             InputError: the scene's folder or its parameters cannot be used.
             CheckpointError: the model's configuration or the feature network is missing.
+            StorageFull: there is no space for the plan, or for what is built.
         """
-        run = self._scene()
+        with telling_full_storage():
+            run = self._scene()
+            self._keep(OUTPUT)
         self._epoch = epoch
         clips = tuple(
             PlannedClip(planned.id, planned.position, tuple(planned.depends_on))
@@ -139,6 +149,7 @@ class MemoryBankActor:
         """The decoded clip with its references; None when it is committed already."""
         run = self._scene()
         if trajectory_id in run.committed:
+            self._keep(OUTPUT)  # what was committed when the blob store was away
             return None, Preparation(committed=True)
         return run.prepare(trajectory_id), Preparation(committed=False)
 
@@ -149,14 +160,21 @@ class MemoryBankActor:
             trajectory_id: of the clip.
             frames: [F, height, width, 3].
             generation: what it took; goes into the result's metadata.
+
+        Raises:
+            StorageFull: nothing was written.
         """
-        return self._scene().commit(trajectory_id, frames, dict(generation))
+        with telling_full_storage():
+            first = self._scene().commit(trajectory_id, frames, dict(generation))
+            self._keep(OUTPUT)
+            return first
 
     def reconstruct(self, outputs: Collection[str]) -> None:
         """Write what the result holds beside its clips, from the committed ones.
 
         Raises:
             GenerationCancelled: ``stop`` was called.
+            StorageFull: there is no space for an output.
             WorldStereoError: an output cannot be made; the clips stay.
         """
         from worldstereo.reconstruction.stage import Reconstruction
@@ -165,11 +183,19 @@ class MemoryBankActor:
         self._stopped = False
         if self._reconstruction is None:
             self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
-        self._reconstruction.write(outputs, self._advance)
+        with telling_full_storage():
+            self._reconstruction.write(outputs, self._advance)
+            self._keep(OUTPUT)
 
     def finish(self, states: Mapping[str, str]) -> None:
-        """Write the manifest, with the state that each trajectory ended in."""
-        self._scene().finish(dict(states))
+        """Write the manifest, with the state that each trajectory ended in.
+
+        Raises:
+            StorageFull: there is no space for it.
+        """
+        with telling_full_storage():
+            self._scene().finish(dict(states))
+            self._keep(OUTPUT)
 
     def stage(self) -> SceneStage:
         """What the other thread does, as far as it takes long."""
@@ -188,6 +214,11 @@ class MemoryBankActor:
             raise GenerationCancelled("cancelled while the outputs were made")
         self._stage = SceneStage(name, step, steps)
 
+    def _keep(self, part: str) -> None:
+        """Take what is new on this node to the blob store, where there is one."""
+        if self._blobs is not None:
+            self._blobs.push(part)
+
     def _scene(self) -> SceneRun:
         if self._run is None:
             self._run = self._open_scene()
@@ -198,11 +229,22 @@ class MemoryBankActor:
 
         # Rendering and features must not depend on how many cores this machine has.
         torch.set_num_threads(1)
+        if self._blobs is not None:
+            for part in PARTS:
+                self._blobs.pull(part)
         if self._spec.build is not None and not self._spec.input.is_dir():
             self._stage = SceneStage("build")
             _build(self._spec, self._spec.build)
+            self._keep(INPUT)
         self._stage = SceneStage("plan")
         return _open_scene(self._spec)
+
+
+def _blobs_of(spec: BankSpec) -> SceneBlobs | None:
+    if spec.blobs is None:
+        return None
+    assert spec.folder is not None
+    return spec.blobs.scene(spec.scene_id, spec.folder)
 
 
 def _build(spec: BankSpec, source: BuildSource) -> None:

@@ -1,7 +1,8 @@
 """What the processes tell each other about one clip; plain values, no behaviour.
 
 A generator replica answers one ``ClipRequest`` with a stream: ``Started``, then any number of
-``Advanced`` and ``Beat``, then exactly one of ``Committed``, ``Failed`` and ``Stopped``.
+``Advanced``, ``Beat`` and ``Paused``, then exactly one of ``Committed``, ``Failed`` and
+``Stopped``.
 """
 
 from __future__ import annotations
@@ -69,6 +70,13 @@ class Beat:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """The clip waits where it last advanced to, until what ``error`` says has passed."""
+
+    error: WorldStereoError
+
+
+@dataclass(frozen=True)
 class Committed:
     """The clip is in the memory bank and on disk; ``first`` is False if it was there before."""
 
@@ -89,7 +97,7 @@ class Stopped:
     """The clip was cancelled, and no device works on it any more."""
 
 
-Message = Started | Advanced | Beat | Committed | Failed | Stopped
+Message = Started | Advanced | Beat | Paused | Committed | Failed | Stopped
 
 
 @dataclass(frozen=True)

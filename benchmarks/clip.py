@@ -107,6 +107,7 @@ def main() -> None:
     model.generate(clip, num_inference_steps=1)
     torch.cuda.reset_peak_memory_stats()
     stages, steps = timed_clip(model, clip, 4)
+    name = "clip_compiled" if arguments.compile else "clip"
     result = {
         "variant": arguments.variant,
         "clip": f"{FRAMES} x {HEIGHT} x {WIDTH}, {REFERENCES} references, 4 steps, random weights",
@@ -121,7 +122,7 @@ def main() -> None:
         "forward_median_s": statistics.median(steps),
         "forward_s": steps,
     }
-    print(write_result("clip", result).read_text())
+    print(write_result(name, result).read_text())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from cluster.loopback import is_loopback_host, listeners
+from cluster.loopback import Listener, is_loopback_host, listeners
 from cluster.processes import Process, descendants, end
 from worldstereo.errors import ParameterError
 
@@ -47,13 +47,16 @@ class LocalCluster:
             application needs.
         num_gpus: the same for GPUs; None: as many as Ray finds.
         port: of the HTTP API; 0 takes a free one.
-        host: address of the HTTP API; anything but loopback is refused.
+        host: address of the HTTP API; anything but loopback is refused without ``open_http``.
+        open_http: the caller has seen to it that other machines may reach the HTTP API, and
+            nothing else of the cluster.
         object_store_memory_bytes: None leaves Ray's choice (a share of the memory).
         run_folder: where sockets and logs go; None: a private temporary folder that is removed
             at the end. Keep its path short (Unix sockets), at most 40 characters.
 
     Raises:
-        ParameterError: ``host`` is not loopback, or ``run_folder`` is too long.
+        ParameterError: ``host`` is not loopback and ``open_http`` not set, or ``run_folder`` is
+            too long.
         ClusterError: Ray is already running in this process, did not start, or listens on an
             address that other machines reach; the port is taken.
 
@@ -64,6 +67,9 @@ class LocalCluster:
             print(cluster.url)
     """
 
+    # Runs in each worker process before anything else, by its import path.
+    worker_setup_hook = "cluster.loopback.keep_replicas_on_loopback"
+
     def __init__(
         self,
         *,
@@ -71,10 +77,11 @@ class LocalCluster:
         num_gpus: int | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
+        open_http: bool = False,
         object_store_memory_bytes: int | None = None,
         run_folder: Path | None = None,
     ) -> None:
-        if not is_loopback_host(host):
+        if not open_http and not is_loopback_host(host):
             raise ParameterError(
                 "the embedded cluster listens on loopback only",
                 where="host",
@@ -91,6 +98,7 @@ class LocalCluster:
             )
         self.host = host
         self.port = port
+        self._open_http = open_http
         self._num_cpus = num_cpus
         self._num_gpus = num_gpus
         self._object_store_memory_bytes = object_store_memory_bytes
@@ -102,8 +110,10 @@ class LocalCluster:
 
     @property
     def url(self) -> str:
-        """Root of the HTTP API, without a trailing slash."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """Root of the HTTP API on this machine, without a trailing slash."""
+        # No address of a machine, but all of this one's.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.port}"
 
     @property
@@ -248,9 +258,7 @@ class LocalCluster:
                 namespace=NAMESPACE,
                 include_dashboard=False,
                 log_to_driver=False,
-                runtime_env={
-                    "worker_process_setup_hook": "cluster.loopback.keep_replicas_on_loopback"
-                },
+                runtime_env={"worker_process_setup_hook": self.worker_setup_hook},
                 logging_level=logging.ERROR,
                 configure_logging=True,
                 _node_ip_address="127.0.0.1",
@@ -275,10 +283,13 @@ class LocalCluster:
 
     def _refuse_open_ports(self) -> None:
         found = listeners(self.processes)
-        opened = [entry for entry in found if not entry.loopback]
+        opened = [entry for entry in found if not entry.loopback and not self._is_http(entry)]
         if opened:
             places = ", ".join(f"{entry.address}:{entry.port}" for entry in opened)
             raise ClusterError(f"Ray listens where other machines reach it: {places}")
+
+    def _is_http(self, entry: Listener) -> bool:
+        return self._open_http and entry.port == self.port
 
 
 def _started_by_ray() -> list[subprocess.Popen[bytes]]:

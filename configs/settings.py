@@ -7,9 +7,9 @@ application builder reads YAML or the environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from worldstereo.config import Variant
 from worldstereo.depth.estimators import EstimatorName
@@ -326,6 +326,12 @@ class OrchestratorSettings(Settings):
     poll_interval_s: float = Field(
         default=1.0, gt=0, description="how often the store is asked for work nobody told of"
     )
+    lease_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="scenes of an orchestrator that is silent for this long are taken over by "
+        "another; it renews its leases three times as often",
+    )
 
     @model_validator(mode="after")
     def _beats_before_timeout(self) -> Self:
@@ -367,6 +373,57 @@ class IngressSettings(Settings):
     event_poll_s: float = Field(default=0.1, gt=0, description="how soon a stream sees an event")
 
 
+class BlobSettings(Settings):
+    """What keeps the files of scenes where nodes share no folder."""
+
+    url: str = Field(
+        pattern=r"^[a-z0-9]+://.+", description="by fsspec, such as s3://bucket/prefix"
+    )
+    options: dict[str, Any] = Field(
+        default={},
+        description="of fsspec's file system, such as endpoint_url; credentials are better left "
+        "to the environment",
+    )
+
+
+class AuthSettings(Settings):
+    """Who may use the HTTP API."""
+
+    required: bool = Field(
+        default=False,
+        description="each request but health's brings an API key, and sees its own scenes alone",
+    )
+    allow_unauthenticated: bool = Field(
+        default=False,
+        description="listen beyond loopback without keys: whoever reaches the port can send, see "
+        "and cancel every scene",
+    )
+
+
+class UriSettings(Settings):
+    """Where the server reads scenes from when a submission names an address instead of files."""
+
+    allowed: tuple[str, ...] = Field(
+        default=(),
+        description="prefixes such as https://scenes.example.org/ready/ or s3://bucket/; none: "
+        "nothing is read",
+    )
+    timeout_s: float = Field(default=600.0, gt=0, description="of a whole download")
+    connect_timeout_s: float = Field(default=10.0, gt=0, description="and between two bytes")
+    max_redirects: int = Field(default=3, ge=0, description="each to an allowed place again")
+
+    @field_validator("allowed")
+    @classmethod
+    def _prefixes(cls, allowed: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in allowed:
+            scheme, found, rest = prefix.partition("://")
+            if scheme not in ("https", "s3") or not found or not rest.strip("/"):
+                raise ValueError(f"{prefix!r} is none of https://HOST/PATH/ and s3://BUCKET/PATH/")
+            if not prefix.endswith("/"):
+                raise ValueError(f"{prefix!r} must end with /, or it would allow more than it says")
+        return allowed
+
+
 class AppArgs(Settings):
     """Arguments of the application ``deployments.app:build_app``: ``args`` of serve_config.yaml.
 
@@ -388,6 +445,9 @@ class AppArgs(Settings):
         description="Ray resource of the nodes that ingress and orchestrator may run on, so that "
         "no GPU node is kept by them when its replica has gone; null: any node",
     )
+    blobs: BlobSettings | None = Field(
+        default=None, description="null: all nodes see data_dir, and the files are there alone"
+    )
     generator: GeneratorSettings = GeneratorSettings()
     depth: DepthSettings | None = Field(
         default=None, description="null: depth is not estimated, each scene brings its own"
@@ -398,6 +458,17 @@ class AppArgs(Settings):
     orchestrator: OrchestratorSettings = OrchestratorSettings()
     ingress: IngressSettings = IngressSettings()
     uploads: UploadLimits = UploadLimits()
+    auth: AuthSettings = AuthSettings()
+    uris: UriSettings = UriSettings()
+
+    @model_validator(mode="after")
+    def _outputs_where_clips_are(self) -> Self:
+        if self.blobs is not None and self.reconstructor is not None:
+            raise ValueError(
+                "blobs with reconstructor: it reads and writes results in data_dir, which all "
+                "nodes must see; leave blobs out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _variants_once(self) -> Self:

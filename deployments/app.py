@@ -23,6 +23,7 @@ from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 from worldstereo_client.schemas import GPU_OUTPUTS, Output
 
+from actors.blobs import BlobStore
 from actors.engine import EngineSpec
 from actors.worker_group import GroupSpec
 from cluster.hardware import ClusterGpus, MachineGpus
@@ -33,12 +34,13 @@ from deployments.depth import depth_deployment
 from deployments.folders import SceneFolders
 from deployments.generator import Deadlines, Generator
 from deployments.ingress import Ingress, IngressSpec
+from deployments.listening import check_served_host
 from deployments.names import generator_name
 from deployments.orchestrator import Orchestrator, OrchestratorSpec
 from deployments.reconstructor import offered_outputs, reconstructor_deployment
 from deployments.routing import LeastBusyRouter
 from deployments.submission import Offers
-from deployments.tables import sqlite_url
+from deployments.tables import store_url
 from deployments.weights import model_config_of
 from worldstereo.config import ComputeOptions, ModelConfig, Variant
 from worldstereo.models.source import BUNDLED, bundled_folder
@@ -59,6 +61,9 @@ _CLIPS_OF_A_REPLICA = 2
 
 # Of a resource that only says where a part may be.
 _LITTLE = 0.001
+
+# How often Serve looks whether the processes are there that everything waits for, seconds.
+_QUICK_LOOK_S = 1
 
 # Part of the CPU that Ray asks for, for itself, beside the application.
 _SPARE_CPUS = 0.5
@@ -83,9 +88,10 @@ def build_app(args: AppArgs) -> Application:
 
     Raises:
         ParameterError: the model's configuration does not exist or is not valid, or its ranks are
-            none that it can be run in here.
+            none that it can be run in here; or Serve listens beyond loopback without API keys.
         CheckpointError: a variant's config.json cannot be had; the weights are the workers' part.
     """
+    check_served_host(args)
     gpus = ClusterGpus.of_running_cluster() if ray.is_initialized() else MachineGpus()
     allotments = allot(args, model_settings(args), gpus)
     for variant, allotment in allotments.items():
@@ -104,10 +110,13 @@ def build_application(args: AppArgs, allotments: Mapping[Variant, Allotment]) ->
         ParameterError, CheckpointError: as ``build_app``.
     """
     model = model_settings(args)
-    folders = SceneFolders(args.data_dir.expanduser().absolute())
+    folders = SceneFolders(
+        args.data_dir.expanduser().absolute(),
+        _blob_store(args),
+    )
     shared = _Shared(
         folders=folders,
-        database_url=args.database_url or sqlite_url(folders.root / "store.sqlite"),
+        database_url=store_url(args.data_dir, args.database_url),
         configs={
             variant: model_config_of(model, variant, local_files_only=args.local_files_only)
             for variant in args.variants
@@ -181,11 +190,14 @@ def _ingress(
             ),
             depth_estimator=args.depth.estimator if args.depth else None,
         ),
+        auth=args.auth,
+        uris=args.uris,
     )
     deployment = serve.deployment(serve.ingress()(Ingress)).options(
         name="ingress",
         num_replicas=args.ingress.replicas,
         max_ongoing_requests=args.ingress.max_ongoing_requests,
+        health_check_period_s=_QUICK_LOOK_S,
         graceful_shutdown_timeout_s=5,
         ray_actor_options=_on_service_nodes(args, args.ingress.num_cpus),
     )
@@ -215,7 +227,7 @@ def _orchestrator(
         name="orchestrator",
         num_replicas=1,
         max_ongoing_requests=1000,
-        health_check_period_s=5,
+        health_check_period_s=_QUICK_LOOK_S,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=5,
         ray_actor_options=_on_service_nodes(args, args.orchestrator.num_cpus),
@@ -290,6 +302,12 @@ def _on_service_nodes(args: AppArgs, num_cpus: float) -> dict[str, Any]:
     if args.service_resource is None:
         return {"num_cpus": num_cpus}
     return {"num_cpus": num_cpus, "resources": {args.service_resource: _LITTLE}}
+
+
+def _blob_store(args: AppArgs) -> BlobStore | None:
+    if args.blobs is None:
+        return None
+    return BlobStore(args.blobs.url.rstrip("/"), args.blobs.options)
 
 
 def _image_features(model: ModelSettings) -> str:

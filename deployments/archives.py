@@ -12,6 +12,7 @@ import re
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ _ZIP_ENTRY_BYTES = 512
 
 _MAX_DEPTH = 16
 _MAX_NAME_BYTES = 255
+
+# Names that open a device instead of a file on Windows, whatever follows the dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)", re.IGNORECASE)
 
 # What some systems put into archives beside the files.
 _JUNK = re.compile(r"^(__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini|\._.*)$")
@@ -96,6 +100,7 @@ class _Target:
         self._limits = limits
         self._bytes = 0
         self._entries = 0
+        self._names: set[str] = set()
 
     @property
     def most_directory_bytes(self) -> int:
@@ -113,6 +118,11 @@ class _Target:
     def write(self, path: PurePosixPath, source: IO[bytes]) -> None:
         """Write one file, below the folder."""
         self.count_entry()
+        # Names that differ by case or by how accents are stored are one file on other systems.
+        alike = unicodedata.normalize("NFC", str(path)).casefold()
+        if alike in self._names:
+            raise UploadError("two entries of one name", where=str(path))
+        self._names.add(alike)
         target = self._folder / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +161,8 @@ def _safe_path(name: str) -> PurePosixPath | None:
         or ".." in parts
         or len(parts) > _MAX_DEPTH
         or any(len(part.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES for part in parts)
-        # Drive letters, backslashes and control characters mean other things elsewhere.
+        # Drive letters, backslashes, devices and control characters mean other things elsewhere.
+        or any(part[-1] in ". " or _DEVICE.match(part) for part in parts)
         or any(char in '\\:*?"<>|' or not char.isprintable() for char in name)
     )
     if forbidden:
@@ -159,7 +170,8 @@ def _safe_path(name: str) -> PurePosixPath | None:
             "forbidden path in the archive",
             where="scene",
             got=repr(name[:200]),
-            allowed="relative paths without .., backslashes, colons or control characters",
+            allowed="relative paths without .., backslashes, colons, names of devices or control "
+            "characters",
         )
     return PurePosixPath(*parts) if parts and not any(map(_JUNK.match, parts)) else None
 
@@ -168,7 +180,8 @@ def _unpack_zip(file: IO[bytes], target: _Target) -> None:
     _refuse_large_directory(file, target)
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
-            path = _safe_path(entry.filename)
+            # As it is stored: zipfile ends the other one at a NUL.
+            path = _safe_path(entry.orig_filename)
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise UploadError("neither file nor folder", where=entry.filename)
@@ -240,6 +253,9 @@ def _unpack_tar(file: IO[bytes], target: _Target) -> None:
 def _refuse_large_extras(file: IO[bytes], target: _Target) -> None:
     """tarfile keeps long names and attributes in memory, so their sizes are looked at first."""
     for kind, size in _tar_headers(file):
+        if size < 0:
+            # tarfile would go back by it, and read the same entry for ever.
+            raise UploadError("an entry's size is below zero", where="scene", got=str(size))
         if kind in b"xgLK" and size > _MAX_TAR_EXTRA:
             raise UploadTooLarge("an entry's attributes are too large", where="scene")
     file.seek(0)
@@ -256,7 +272,7 @@ def _tar_headers(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
         try:
             # Octal text or, with the highest bit set, a binary number.
             size = (
-                int.from_bytes(field[1:])
+                int.from_bytes(field[1:]) - (256**11 if field[0] == 0xFF else 0)
                 if field[0] & 0x80
                 else int(field.strip(b" \0") or b"0", 8)
             )

@@ -21,6 +21,7 @@ from actors.messages import (
     Committed,
     Failed,
     Message,
+    Paused,
     Started,
     Stopped,
     WorkerLost,
@@ -29,6 +30,7 @@ from actors.model_worker import Worker
 from configs.settings import OrchestratorSettings
 from deployments.fair_slots import FairSlots
 from deployments.http_errors import problem_of
+from deployments.outage import patiently
 from deployments.store import Store
 from worldstereo.errors import GenerationError, WorldStereoError
 
@@ -66,9 +68,11 @@ class ClipContext:
     Attributes:
         scene_id: of the scene.
         request: its parameters.
+        owner: who sent it, among whom turns are shared.
+        priority: of the scene.
         bank: actor handle of its memory.
         epoch: of this orchestrator.
-        store: where everything is told.
+        store: where everything is told, as the holder of the scene's lease.
         slots: for clips in flight.
         settings: limits and deadlines.
         dispatch: offers an attempt to the generator's replicas.
@@ -76,6 +80,8 @@ class ClipContext:
 
     scene_id: str
     request: SceneRequest
+    owner: str
+    priority: int
     bank: Any
     epoch: str
     store: Store
@@ -106,6 +112,7 @@ class ClipJob:
         self._refusals = 0  # offers in a row that ended before a replica took the clip
         self._reasons: list[str] = []  # why attempts were lost with their replica
         self._last_sign = Advanced("retrieve")
+        self._waits_for: WorldStereoError | None = None
         self._told_at = 0.0
 
     def cancel(self) -> None:
@@ -152,7 +159,14 @@ class ClipJob:
     async def _in_turn(self) -> Last | None:
         """One attempt, when a slot is free; None when no replica took it."""
         slots, scene_id = self._context.slots, self._context.scene_id
-        await self._unless_cancelled(slots.acquire(scene_id, self._urgency))
+        await self._unless_cancelled(
+            slots.acquire(
+                scene_id,
+                self._urgency,
+                group=self._context.owner,
+                priority=self._context.priority,
+            )
+        )
         try:
             if self._number < 0:
                 await self._read_history()
@@ -163,7 +177,7 @@ class ClipJob:
     async def _read_history(self) -> None:
         """Go on from the attempts that an earlier orchestrator made."""
         store = self._context.store
-        past = await asyncio.to_thread(store.attempts, self._context.scene_id, self._trajectory_id)
+        past = await patiently(store.attempts, self._context.scene_id, self._trajectory_id)
         self._number = max((number for number, _, _ in past), default=0)
         self._reasons = [reason for _, outcome, reason in past if outcome == "lost"]
 
@@ -209,11 +223,15 @@ class ClipJob:
                 return await self._refused(message)
             if isinstance(message, Started):
                 self._refusals = 0
-                await asyncio.to_thread(
+                await patiently(
                     store.start_attempt, scene_id, self._trajectory_id, attempt_id, number
                 )
             elif isinstance(message, Advanced):
+                self._waits_for = None
                 await self._tell(message)
+            elif isinstance(message, Paused):
+                self._waits_for = message.error
+                await self._tell(self._last_sign)
             elif isinstance(message, Last):
                 return message
             elif _now() - self._told_at > TELL_AGAIN_S:
@@ -230,13 +248,15 @@ class ClipJob:
 
     async def _tell(self, sign: Advanced) -> None:
         self._last_sign, self._told_at = sign, _now()
-        await asyncio.to_thread(
+        waits_for = self._waits_for
+        await patiently(
             self._context.store.record_progress,
             self._context.scene_id,
             self._trajectory_id,
             sign.stage,
             sign.step,
             sign.steps,
+            None if waits_for is None else problem_of(waits_for, self._trajectory_id),
         )
 
     async def _end_attempt(self, attempt_id: str, last: Last) -> None:
@@ -244,10 +264,10 @@ class ClipJob:
             outcome, reason = "lost" if last.retry else "failed", str(last.error)
         else:
             outcome, reason = "committed" if isinstance(last, Committed) else "cancelled", None
-        await asyncio.to_thread(self._context.store.end_attempt, attempt_id, outcome, reason)
+        await patiently(self._context.store.end_attempt, attempt_id, outcome, reason)
 
     async def _back_to_the_queue(self, error: WorldStereoError) -> None:
-        record = await asyncio.to_thread(self._context.store.scene, self._context.scene_id)
+        record = await patiently(self._context.store.scene, self._context.scene_id)
         now = {item.id: item.status for item in record.trajectories}[self._trajectory_id]
         if now is TrajectoryStatus.IN_PROGRESS:
             await self._advance(TrajectoryStatus.QUEUED, error)
@@ -259,7 +279,7 @@ class ClipJob:
         stage_seconds: dict[str, float] | None = None,
     ) -> None:
         problem = problem_of(error, self._trajectory_id) if error is not None else None
-        await asyncio.to_thread(
+        await patiently(
             self._context.store.advance_trajectory,
             self._context.scene_id,
             self._trajectory_id,

@@ -23,6 +23,7 @@ from deployments.build_command import build
 from deployments.command_errors import engine_errors
 from deployments.evaluate_command import evaluate
 from deployments.export_command import export
+from deployments.keys_command import keys_app
 
 Scenes = Annotated[Path | None, typer.Argument(metavar="INPUT", help="The same as --input_path.")]
 ScenesPath = Annotated[
@@ -82,6 +83,7 @@ def register(app: typer.Typer) -> None:
     app.command("evaluate")(evaluate)
     app.command("doctor")(doctor)
     app.command("fetch-weights")(fetch_weights)
+    app.add_typer(keys_app)
 
 
 def run(
@@ -163,7 +165,20 @@ def serve(
     config: Annotated[
         str, typer.Option("--config", help="Cluster: a name in configs/clusters or a YAML file.")
     ] = "local",
-    host: Annotated[str, typer.Option("--host", help="Loopback only.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="Beyond loopback with --require-keys only.")
+    ] = "127.0.0.1",
+    require_keys: Annotated[
+        bool,
+        typer.Option("--require-keys", help="Ask for API keys: `worldstereo keys create`."),
+    ] = False,
+    allow_unauthenticated: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unauthenticated",
+            help="Let whoever reaches --host send, see and cancel all scenes, without a key.",
+        ),
+    ] = False,
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")
     ] = None,
@@ -184,10 +199,12 @@ def serve(
     with engine_errors():
         from configs.loader import load_cluster
         from deployments import local_run
+        from deployments.listening import check_listening
 
-        local_run.check_host(host)
         settings = load_cluster(config)
         fields = settings.app.model_dump(exclude_unset=True)
+        asked = {"required": require_keys, "allow_unauthenticated": allow_unauthenticated}
+        fields["auth"] = {**fields.get("auth", {}), **{k: v for k, v in asked.items() if v}}
         if replicas is not None:
             fields["generator"] = {**fields.get("generator", {}), "replicas": replicas}
         if estimator is not None:
@@ -200,11 +217,12 @@ def serve(
         }
         fields |= {name: value for name, value in changed.items() if value is not None}
         arguments = local_run.app_args(fields)
+        check_listening(host, arguments)
         local_run.catch_termination()
         wanted = settings.http_port if port is None else port
         with (
             suppress(KeyboardInterrupt),
-            local_run.embedded_cluster(arguments, port=wanted, console=console) as url,
+            local_run.embedded_cluster(arguments, port=wanted, console=console, host=host) as url,
         ):
             typer.echo(f"serving at {url}; description of the API: {url}/docs; Ctrl-C stops it")
             threading.Event().wait()

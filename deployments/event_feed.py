@@ -12,9 +12,14 @@ from contextlib import contextmanager
 
 from worldstereo_client.schemas import Event, SceneStatus
 
+from deployments.errors import StoreAway
+from deployments.outage import patiently
 from deployments.store import Store
 
 logger = logging.getLogger(__name__)
+
+# How often a stream tries a store that is away, seconds.
+_AWAY_POLL_S = 1.0
 
 
 class EventFeed:
@@ -46,7 +51,14 @@ class EventFeed:
         with self._listening(scene_id) as news:
             while True:
                 news.clear()
-                for event in await asyncio.to_thread(self._store.events, scene_id, after):
+                try:
+                    found = await asyncio.to_thread(self._store.events, scene_id, after)
+                    ended = not found and await self._has_ended(scene_id, after)
+                except StoreAway:  # the stream goes on when it is back
+                    yield ": the store is away\n\n"
+                    await asyncio.sleep(_AWAY_POLL_S)
+                    continue
+                for event in found:
                     after = event.id
                     news.set()  # there may be more than one look gives
                     yield format_event(event)
@@ -54,7 +66,7 @@ class EventFeed:
                         return
                 if news.is_set():
                     continue
-                if await self._has_ended(scene_id, after):
+                if ended:
                     return
                 try:
                     async with asyncio.timeout(self._heartbeat_s):
@@ -81,14 +93,15 @@ class EventFeed:
 
     async def _poll(self) -> None:
         """Wake the listeners of scenes that have news, as long as there are any listeners."""
-        seen = await asyncio.to_thread(self._store.last_event_number)
+        seen = await patiently(self._store.last_event_number)
         self._wake(self._listeners)
         while self._listeners:
             await asyncio.sleep(self._poll_s)
             try:
                 scenes, seen = await asyncio.to_thread(self._store.scenes_with_news, seen)
+            except StoreAway:
+                continue
             except Exception:
-                # A store that is away for a while must not end the streams.
                 logger.exception("cannot look for events")
                 continue
             self._wake(scenes)

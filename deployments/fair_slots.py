@@ -1,6 +1,8 @@
-"""A number of slots, shared fairly: round robin between owners, by urgency within one.
+"""A number of slots, shared fairly: the highest priority first, round robin between groups, within
+a group between its owners, and by urgency within one.
 
-Pure asyncio, for one event loop. An owner is a scene, a slot a clip in flight.
+Pure asyncio, for one event loop. An owner is a scene, its group whoever sent it, a slot a clip in
+flight. No slot is taken away: a higher priority gets the next one that is free.
 """
 
 from __future__ import annotations
@@ -31,16 +33,23 @@ class FairSlots:
         self._held: Counter[str] = Counter()
         self._count = itertools.count(1)
         self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
-        # When each owner that waits or holds a slot was granted its last one.
+        # When each owner that waits or holds a slot was granted its last one, and each group.
         self._last_turn: dict[str, int] = {}
+        self._last_turn_of_group: dict[str, int] = {}
+        self._classes: dict[str, tuple[str, int]] = {}
 
-    async def acquire(self, owner: str, urgency: int = 0) -> None:
+    async def acquire(
+        self, owner: str, urgency: int = 0, *, group: str = "", priority: int = 0
+    ) -> None:
         """Wait for a slot; whoever gets it calls ``release``.
 
         Args:
             owner: whose turn it uses up.
             urgency: of the owner's waiting requests, the highest goes first; the oldest of equals.
+            group: of the owner, always the same; its turn is used up too.
+            priority: of the owner, always the same; the highest goes before all others.
         """
+        self._classes[owner] = (group, priority)
         granted = asyncio.get_running_loop().create_future()
         queue = self._waiting.setdefault(owner, [])
         heapq.heappush(queue, (-urgency, next(self._count), granted))
@@ -64,13 +73,20 @@ class FairSlots:
             entitled = [owner for owner in self._waiting if self._held[owner] < self._per_owner]
             if not entitled:
                 return
-            owner = min(entitled, key=lambda name: self._last_turn.get(name, 0))
+            owner = min(entitled, key=self._rank)
             _, _, granted = heapq.heappop(self._waiting[owner])
             granted.set_result(None)
             self._free -= 1
             self._held[owner] += 1
             self._last_turn[owner] = next(self._count)
+            self._last_turn_of_group[self._classes[owner][0]] = self._last_turn[owner]
             self._forget_the_idle()
+
+    def _rank(self, owner: str) -> tuple[int, int, int]:
+        """Lowest first."""
+        group, priority = self._classes[owner]
+        turn_of_group = self._last_turn_of_group.get(group, 0)
+        return -priority, turn_of_group, self._last_turn.get(owner, 0)
 
     def _waits(self) -> float:
         """Requests that wait and that no owner's limit holds back."""
@@ -90,3 +106,8 @@ class FairSlots:
             del self._held[owner]
             if owner not in self._waiting:
                 self._last_turn.pop(owner, None)
+        for owner in self._classes.keys() - self._waiting.keys() - self._held.keys():
+            del self._classes[owner]
+        groups = {group for group, _ in self._classes.values()}
+        for group in self._last_turn_of_group.keys() - groups:
+            del self._last_turn_of_group[group]

@@ -8,14 +8,20 @@
       scenes/<id>/source/<file>    the image that a scene is built from
       scenes/<id>/depth/<file>     the depth map that came beside it, and a .json with its unit
       scenes/<id>/output/          the results; what is here is what clients can fetch
+
+With a blob store each node has a ``data_dir`` of its own, and the store has what must outlive it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from actors.blobs import BlobStore
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,15 @@ class SceneFolder:
 
 @dataclass(frozen=True)
 class SceneFolders:
-    """All files of the service."""
+    """All files of the service.
+
+    Attributes:
+        root: ``data_dir``.
+        blobs: what keeps the files beside this node; None: all nodes see ``root``.
+    """
 
     root: Path
+    blobs: BlobStore | None = None
 
     @property
     def service(self) -> str:
@@ -67,6 +79,31 @@ class SceneFolders:
     def scene(self, scene_id: str) -> SceneFolder:
         """The folder of a stored scene."""
         return SceneFolder(self.root / "scenes" / scene_id)
+
+    def keep(self, scene_id: str, parts: Iterable[str]) -> None:
+        """Take these folders of a scene to the blob store, where there is one; blocks.
+
+        Raises:
+            BlobStoreAway: it does not answer.
+        """
+        if self.blobs is not None:
+            blobs = self.blobs.scene(scene_id, self.scene(scene_id).root)
+            for part in parts:
+                blobs.push(part)
+
+    def bring(self, scene_id: str, parts: Iterable[str]) -> None:
+        """Bring these folders of a scene here, where there is a blob store; as ``keep``."""
+        if self.blobs is not None:
+            blobs = self.blobs.scene(scene_id, self.scene(scene_id).root)
+            for part in parts:
+                blobs.pull(part)
+
+    def remove(self, scene_id: str) -> None:
+        """Remove all files of a scene, here and from the blob store; twice is harmless."""
+        root = self.scene(scene_id).root
+        if self.blobs is not None:
+            self.blobs.scene(scene_id, root).delete()
+        shutil.rmtree(root, ignore_errors=True)
 
     def new_upload(self) -> SceneFolder:
         """A fresh folder for one request, on the file system that scenes are on."""

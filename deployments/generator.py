@@ -20,6 +20,7 @@ from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
 
 from actors.failures import cause_of, first_line, is_gone_for_good, process_is_gone
+from actors.full_storage import StorageAway
 from actors.memory_bank import SceneBank
 from actors.messages import (
     Advanced,
@@ -30,6 +31,7 @@ from actors.messages import (
     Failed,
     MemoryBankLost,
     Message,
+    Paused,
     Preparation,
     Started,
     Stopped,
@@ -44,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 # Time for the last word to leave the process before it ends.
 _LAST_WORD_S = 0.3
+
+# Longest time between two tries to commit a clip that there is no space for.
+_LONGEST_PAUSE_S = 15.0
 
 # How often the workers' answer is looked for when they have shown their last sign.
 _NEARLY_DONE_S = 0.02
@@ -216,10 +221,32 @@ class _ClipRun:
         self._leave_turn()
 
         yield Advanced("commit")
-        committed: asyncio.Future[bool] = asyncio.ensure_future(_answer(self._commit(execution)))
-        async for beat in self._wait("commit", committed, self._deadlines.commit_s):
-            yield beat
-        yield Committed(first=committed.result(), stage_seconds=self._seconds)
+        async for message in self._until_committed(execution):
+            yield message
+
+    async def _until_committed(self, execution: Execution) -> AsyncIterator[Message]:
+        """Commit; where there is no space, wait for it as long as the clip is wanted."""
+        pause_s = 0.0
+        while True:
+            answer = _answer(self._commit(execution))
+            committed: asyncio.Future[bool] = asyncio.ensure_future(answer)
+            async for beat in self._wait("commit", committed, self._deadlines.commit_s):
+                yield beat
+            error = committed.exception()
+            full = None if error is None else cause_of(error)
+            if not isinstance(full, StorageAway):
+                yield Committed(first=committed.result(), stage_seconds=self._seconds)
+                return
+            if not pause_s:  # told to the log once a clip
+                logger.warning("clip %s waits: %s", self._request.trajectory_id, full)
+            yield Paused(full)
+            interval_s = self._deadlines.beat_interval_s
+            pause_s = min(max(2 * pause_s, interval_s), _LONGEST_PAUSE_S)
+            for _ in range(round(pause_s / interval_s) or 1):
+                await asyncio.sleep(interval_s)
+                if any(await asyncio.gather(self._superseded(), self._cancelled())):
+                    raise GenerationCancelled("stopped before there was space for it")
+                yield Beat()
 
     def _commit(self, execution: Execution) -> Any:
         # Only what decides the result: two runs of a scene leave the same files.

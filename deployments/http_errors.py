@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -12,6 +13,8 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from worldstereo_client.schemas import Problem
 
+from actors.blobs import BlobStoreAway
+from actors.full_storage import StorageAway, StorageFull
 from deployments import errors
 from worldstereo.errors import (
     CheckpointError,
@@ -31,19 +34,32 @@ STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (errors.UploadError, HTTPStatus.BAD_REQUEST),
     (errors.UploadTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (InputError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (errors.AuthenticationError, HTTPStatus.UNAUTHORIZED),
+    (errors.PermissionDenied, HTTPStatus.FORBIDDEN),
+    (errors.RateLimited, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.SceneNotFound, HTTPStatus.NOT_FOUND),
     (errors.ArtefactNotFound, HTTPStatus.NOT_FOUND),
+    (errors.RangeNotSatisfiable, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     (errors.StateConflict, HTTPStatus.CONFLICT),
     (errors.IdempotencyConflict, HTTPStatus.CONFLICT),
     (errors.QueueFull, HTTPStatus.TOO_MANY_REQUESTS),
     (errors.NotReady, HTTPStatus.SERVICE_UNAVAILABLE),
+    (errors.StoreAway, HTTPStatus.SERVICE_UNAVAILABLE),
+    (StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
+    (StorageAway, HTTPStatus.SERVICE_UNAVAILABLE),
     (GenerationCancelled, HTTPStatus.CONFLICT),
     (GenerationError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (CheckpointError, HTTPStatus.INTERNAL_SERVER_ERROR),
     (MissingDependencyError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 
-RETRY_AFTER_S: Mapping[type[Exception], int] = {errors.QueueFull: 30, errors.NotReady: 5}
+RETRY_AFTER_S: Mapping[type[Exception], int] = {
+    errors.QueueFull: 30,
+    errors.NotReady: 5,
+    errors.StoreAway: 5,
+    StorageFull: 60,
+    BlobStoreAway: 5,
+}
 
 
 def status_of(error: Exception) -> HTTPStatus:
@@ -79,9 +95,19 @@ def problem_of(error: Exception, instance: str | None = None) -> Problem:
 
 def answer(error: Exception, request: Request) -> Response:
     """The response to a request that ended in this exception."""
-    problem = problem_of(error, request.url.path)
+    return _response(problem_of(error, request.url.path), _headers_of(error))
+
+
+def _headers_of(error: Exception) -> dict[str, str]:
+    """What an error tells beside its body."""
+    if isinstance(error, errors.AuthenticationError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.RangeNotSatisfiable):
+        return {"Content-Range": f"bytes */{error.file_bytes}"}
+    if isinstance(error, errors.RateLimited):
+        return {"Retry-After": str(math.ceil(error.retry_after_s))}
     wait_s = RETRY_AFTER_S.get(type(error))
-    return _response(problem, {} if wait_s is None else {"Retry-After": str(wait_s)})
+    return {} if wait_s is None else {"Retry-After": str(wait_s)}
 
 
 def install(app: FastAPI) -> None:

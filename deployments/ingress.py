@@ -12,16 +12,21 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from configs.settings import IngressSettings, UploadLimits
+from configs.settings import AuthSettings, IngressSettings, UploadLimits, UriSettings
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
+from deployments.key_store import KeyStore
+from deployments.outage import wait_for_store
 from deployments.readiness import ServeReadiness
 from deployments.store import Store
 from deployments.submission import Offers, Submitter
 from worldstereo.config import ModelConfig, Variant
 
 logger = logging.getLogger(__name__)
+
+# How long a replica that starts waits for a store that is away, seconds.
+_STORE_WAIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class IngressSpec:
         configs: config.json of each variant that is served.
         scales_to_zero: whether a variant may have no replica while nothing is to be done.
         offers: what can be done beside generating clips.
+        auth: whether requests are asked for a key.
+        uris: where scenes may be fetched from.
     """
 
     folders: SceneFolders
@@ -46,6 +53,8 @@ class IngressSpec:
     configs: Mapping[Variant, ModelConfig]
     scales_to_zero: bool
     offers: Offers
+    auth: AuthSettings
+    uris: UriSettings
 
 
 class Ingress:
@@ -53,7 +62,7 @@ class Ingress:
 
     def __init__(self, spec: IngressSpec, orchestrator: Any) -> None:
         self._orchestrator = orchestrator
-        store = Store(spec.database_url)
+        store = wait_for_store(lambda: Store(spec.database_url), _STORE_WAIT_S)
         self._backend = Backend(
             store=store,
             folders=spec.folders,
@@ -65,6 +74,7 @@ class Ingress:
                 spec.offers,
                 max_queued_scenes=spec.settings.max_queued_scenes,
                 max_validations=spec.settings.max_validations,
+                uris=spec.uris,
             ),
             feed=EventFeed(
                 store, poll_s=spec.settings.event_poll_s, heartbeat_s=spec.settings.heartbeat_s
@@ -74,6 +84,7 @@ class Ingress:
             source=spec.source,
             configs=spec.configs,
             offers=spec.offers,
+            keys=KeyStore(spec.database_url) if spec.auth.required else None,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

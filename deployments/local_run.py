@@ -31,6 +31,7 @@ from cluster.loopback import is_loopback_host
 from configs.loader import load_model
 from configs.settings import AppArgs, ModelSettings, Settings
 from deployments.allotment import allot
+from deployments.listening import opening
 from deployments.weights import model_config_of
 from worldstereo.config import variant_named
 from worldstereo.errors import InputError, LayoutError, ParameterError
@@ -161,19 +162,6 @@ def _validated_image(
     return path
 
 
-def check_host(host: str) -> None:
-    """ParameterError for an address that other machines reach."""
-    if not is_loopback_host(host):
-        raise ParameterError(
-            "only this machine itself may be served",
-            where="--host",
-            got=repr(host),
-            allowed="127.0.0.1 or localhost",
-            fix="the API asks nobody who they are: put a proxy that does in front of it, or "
-            "deploy serve_config.yaml on a cluster",
-        )
-
-
 def read_scenes(path: Path, read: Callable[[Path], SceneInput]) -> dict[Path, SceneInput]:
     """Read a scene folder, or each scene of a folder of them, before anything is generated.
 
@@ -213,8 +201,17 @@ def read_scenes(path: Path, read: Callable[[Path], SceneInput]) -> dict[Path, Sc
 
 
 @contextmanager
-def embedded_cluster(arguments: AppArgs, *, port: int, console: Console) -> Iterator[str]:
-    """A cluster with the application on this machine's loopback; yields the address of its API.
+def embedded_cluster(
+    arguments: AppArgs, *, port: int, console: Console, host: str = "127.0.0.1"
+) -> Iterator[str]:
+    """A cluster with the application on this machine; yields the address of its API.
+
+    Args:
+        arguments: of the application.
+        port: of the API; 0 takes a free one.
+        console: says what goes on.
+        host: address of the API; ``listening.check_listening`` has allowed it. All else is on
+            loopback.
 
     Raises:
         ParameterError: the port is taken, or the model cannot be run on these GPUs, or not in the
@@ -222,7 +219,7 @@ def embedded_cluster(arguments: AppArgs, *, port: int, console: Console) -> Iter
         MissingDependencyError: the model needs more GPUs than there are.
         InternalError: the cluster or the application did not start.
     """
-    _check_port(port)
+    _check_port(host, port)
     allotments = allot(arguments, model_of(arguments), MachineGpus())
     # Ray takes seconds to import: not before the input is known to be good.
     from cluster.local import ClusterError, LocalCluster
@@ -233,9 +230,15 @@ def embedded_cluster(arguments: AppArgs, *, port: int, console: Console) -> Iter
     for variant, allotment in allotments.items():
         console.print(f"{variant}: {allotment.reason}", highlight=False, soft_wrap=True)
     console.print("starting the embedded cluster: Ray, on loopback only", highlight=False)
+    if not is_loopback_host(host):
+        console.print(opening(host, arguments), style="yellow", highlight=False, soft_wrap=True)
     try:
         with LocalCluster(
-            num_cpus=need.num_cpus, num_gpus=int(need.num_gpus), port=port
+            num_cpus=need.num_cpus,
+            num_gpus=int(need.num_gpus),
+            port=port,
+            host=host,
+            open_http=not is_loopback_host(host),
         ) as cluster:
             catch_termination()  # Ray installs handlers of its own
             cluster.deploy(build_application(arguments, allotments))
@@ -336,17 +339,17 @@ def _validated(kind: type[SettingsT], fields: dict[str, Any]) -> SettingsT:
         raise ParameterError(first["msg"], where=where or None, got=got) from error
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError as error:
             raise ParameterError(
                 "the port cannot be used",
-                where="--port",
-                got=f"{port}: {error.strerror}",
-                fix="name another one, or 0 for any free one",
+                where="--host, --port",
+                got=f"{host}, {port}: {error.strerror}",
+                fix="name another port, or 0 for any free one; a host is this machine's own",
             ) from error
 
 

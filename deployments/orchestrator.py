@@ -1,8 +1,9 @@
 """The orchestrator: one replica that admits scenes and keeps each of them running to its end.
 
 Owns which scenes are in progress. The store is the truth: whoever submits or cancels writes it
-there and may call ``wake``, which only saves waiting for the next look. A replica that starts
-finds what an earlier one left and goes on with it.
+there and may call ``wake``, which only saves waiting for the next look. A replica works on a scene
+while it holds the scene's lease; one that starts, or stands by, takes over those that ran out and
+goes on with what it finds.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from typing import Any
 
 from worldstereo_client.schemas import GpuOutput, SceneRequest, SceneStatus
 
+from actors.blobs import DEPTH, SOURCE
 from actors.failures import cause_of, first_line
 from actors.memory_bank import BankSpec, BuildSource, SceneBank
 from actors.messages import ClipRequest
 from configs.settings import DepthSettings, OrchestratorSettings, ReconstructorSettings
 from deployments.clip_job import Stream
 from deployments.depth import DepthService
-from deployments.errors import InternalError
+from deployments.errors import InternalError, StateConflict, StoreAway
 from deployments.fair_slots import FairSlots
 from deployments.folders import SceneFolders
+from deployments.leases import LeaseLost
+from deployments.outage import patiently, wait_for_store
 from deployments.reconstructor import ReconstructorService
 from deployments.records import SceneRecord
 from deployments.scene_context import Memory, OnStage, SceneContext
@@ -36,6 +40,9 @@ from worldstereo.config import ModelConfig, SceneParameters, Variant
 from worldstereo.errors import ParameterError
 
 logger = logging.getLogger(__name__)
+
+# How long a replica that starts waits for a store that is away, seconds.
+_STORE_WAIT_S = 120.0
 
 # A scene whose job breaks this often, for reasons that are not its own, has failed.
 _MAX_BREAKS = 5
@@ -96,7 +103,8 @@ class Orchestrator:
             else ReconstructorService.of(reconstructor, spec.reconstructor)
         )
         self._epoch = uuid.uuid4().hex
-        self._store = Store(spec.database_url)
+        store = wait_for_store(lambda: Store(spec.database_url), _STORE_WAIT_S)
+        self._store = store.as_holder(self._epoch)
         self._slots = {
             variant: FairSlots(
                 spec.clips_at_once, spec.settings.max_clips_per_scene, spec.clips_ahead
@@ -109,7 +117,7 @@ class Orchestrator:
         self._woken = asyncio.Event()
         self._tidied = False
         # Serve runs constructors in the loop that serves requests.
-        self._main = asyncio.get_running_loop().create_task(self._loop())
+        self._main = asyncio.get_running_loop().create_task(self._serve())
 
     async def wake(self) -> None:
         """Look at the store now."""
@@ -120,6 +128,26 @@ class Orchestrator:
         if self._main.done():
             raise RuntimeError("the orchestrator's loop has ended") from self._main.exception()
 
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._loop())
+            tasks.create_task(self._keep_leases())
+
+    async def _keep_leases(self) -> None:
+        """Renew the leases of all scenes in progress here, and drop those that another has."""
+        lease_s = self._spec.settings.lease_s
+        while True:
+            await asyncio.sleep(lease_s / 3)
+            mine = list(self._tasks)
+            try:
+                lost = await patiently(self._store.renew, mine, self._epoch, lease_s)
+            except Exception:
+                logger.exception("cannot renew the leases")
+                continue
+            for scene_id in lost & self._tasks.keys():
+                logger.warning("scene %s: another orchestrator took it over", scene_id)
+                self._tasks[scene_id].cancel()
+
     async def _loop(self) -> None:
         while True:
             self._woken.clear()
@@ -128,8 +156,10 @@ class Orchestrator:
                     await asyncio.to_thread(self._close_forgotten_banks)
                     self._tidied = True
                 await self._look()
+            except StoreAway:
+                # The store has logged it; nothing is lost by looking again.
+                logger.debug("no look at the store")
             except Exception:
-                # The store may be away for a while; nothing is lost by looking again.
                 logger.exception("cannot look at the store")
             try:
                 async with asyncio.timeout(self._spec.settings.poll_interval_s):
@@ -140,7 +170,7 @@ class Orchestrator:
     async def _look(self) -> None:
         active = (SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING)
         for scene_id in await asyncio.to_thread(self._store.in_state, active):
-            if scene_id not in self._tasks:
+            if scene_id not in self._tasks and await self._claim(scene_id):
                 await self._take_up(scene_id)
         cancelling = (SceneStatus.CANCELLING,)
         for scene_id in await asyncio.to_thread(self._store.in_state, cancelling):
@@ -148,12 +178,21 @@ class Orchestrator:
                 self._jobs[scene_id].cancel()
         room = self._spec.settings.max_active_scenes - len(self._tasks)
         if room > 0:
-            waiting = (SceneStatus.QUEUED,)
-            for scene_id in await asyncio.to_thread(self._store.in_state, waiting, room):
-                await asyncio.to_thread(
-                    self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
-                )
-                await self._take_up(scene_id)
+            for scene_id in await asyncio.to_thread(self._store.next_waiting, room):
+                if await self._claim(scene_id):
+                    # Cancelled or lost since: the next look finds out.
+                    with suppress(StateConflict, LeaseLost):
+                        await asyncio.to_thread(
+                            self._store.advance_scene, scene_id, SceneStatus.IN_PROGRESS
+                        )
+                        await self._take_up(scene_id)
+
+    async def _claim(self, scene_id: str) -> bool:
+        lease_s = self._spec.settings.lease_s
+        # In an outage nobody could renew: whoever has a scene gets the time to do so after it.
+        take_over = self._store.outage.over_for_s > lease_s
+        claim = self._store.claim
+        return await asyncio.to_thread(claim, scene_id, self._epoch, lease_s, take_over=take_over)
 
     def _close_forgotten_banks(self) -> None:
         """End the banks of ended scenes whose orchestrator died before it could."""
@@ -184,6 +223,15 @@ class Orchestrator:
     async def _run(self, scene_id: str, variant: str) -> None:
         job = self._jobs[scene_id]
         try:
+            await self._run_or_break(scene_id, variant, job)
+        except LeaseLost as error:
+            logger.warning("dropped, %s", error)
+        finally:
+            del self._jobs[scene_id], self._tasks[scene_id]
+            self._woken.set()
+
+    async def _run_or_break(self, scene_id: str, variant: str, job: SceneJob) -> None:
+        try:
             if variant in self._generators:
                 await job.run()
             else:
@@ -191,12 +239,11 @@ class Orchestrator:
             self._breaks.pop(scene_id, None)
             # One that ended unopened may have a bank that an earlier orchestrator left.
             await asyncio.to_thread(self._close_bank, scene_id)
+        except LeaseLost:
+            raise
         except Exception as error:
             logger.exception("scene %s: its job broke", scene_id)
             await self._after_break(scene_id, job, first_line(cause_of(error)))
-        finally:
-            del self._jobs[scene_id], self._tasks[scene_id]
-            self._woken.set()
 
     async def _after_break(self, scene_id: str, job: SceneJob, reason: str) -> None:
         """Let the scene be taken up again after a pause, but not for ever."""
@@ -220,7 +267,9 @@ class Orchestrator:
         await self._reconstructor.make(folder, output, on_stage, job_id=scene_id)
 
     async def _memory(self, record: SceneRecord) -> Memory:
-        folder = self._spec.folders.scene(record.id)
+        folders = self._spec.folders
+        await asyncio.to_thread(folders.bring, record.id, (SOURCE, DEPTH))
+        folder = folders.scene(record.id)
         parameters = engine_parameters(record.parameters)
         image = folder.image_file()
         config = self._spec.configs[parameters.variant]
@@ -230,7 +279,7 @@ class Orchestrator:
             else None
         )
         spec = BankSpec(
-            service=self._spec.folders.service,
+            service=folders.service,
             scene_id=record.id,
             input=folder.input / record.name,
             build=build,
@@ -242,6 +291,8 @@ class Orchestrator:
             config=config,
             image_features=self._spec.image_features,
             local_files_only=self._spec.local_files_only,
+            blobs=folders.blobs,
+            folder=folder.root,
         )
         # Finding or making a named actor blocks.
         bank: SceneBank = await asyncio.to_thread(

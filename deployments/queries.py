@@ -19,6 +19,7 @@ from worldstereo_client.schemas import (
 )
 
 from deployments.errors import IdempotencyConflict, SceneNotFound
+from deployments.outage import Outage
 from deployments.records import SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
 
@@ -32,6 +33,13 @@ class StoreQueries:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.outage = Outage()
+        self._reader = engine
+        if engine.dialect.name == "postgresql":
+            # Else a transaction of several questions would see a moment for each.
+            self._reader = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
 
     def submission(self, submission: Submission) -> str | None:
         """Id of the scene that was submitted with this key, or None.
@@ -42,10 +50,10 @@ class StoreQueries:
         with self._reads() as connection:
             return scene_of(connection, submission)
 
-    def queued(self) -> int:
-        """How many scenes wait."""
+    def queued(self, owner: str | None = None) -> int:
+        """How many scenes wait, of this owner alone if one is named."""
         with self._reads() as connection:
-            return count_queued(connection)
+            return count_queued(connection, owner)
 
     def scene(self, scene_id: str) -> SceneRecord:
         """The scene with its trajectories; SceneNotFound when there is none."""
@@ -56,7 +64,7 @@ class StoreQueries:
             return _with_trajectories(connection, [row])[0]
 
     def page(
-        self, status: SceneStatus | None, before: int | None, limit: int
+        self, status: SceneStatus | None, before: int | None, limit: int, owner: str | None = None
     ) -> tuple[list[SceneRecord], int | None]:
         """Up to ``limit`` scenes, newest first, and the number to ask on with.
 
@@ -64,6 +72,7 @@ class StoreQueries:
             status: only scenes in this state.
             before: only scenes with a smaller number.
             limit: how many at most.
+            owner: only this one's scenes; None: everybody's.
 
         Returns:
             The scenes, and the number of the last one when there are more.
@@ -71,6 +80,8 @@ class StoreQueries:
         query = select(scenes).order_by(scenes.c.number.desc()).limit(limit + 1)
         if status is not None:
             query = query.where(scenes.c.status == status)
+        if owner is not None:
+            query = query.where(scenes.c.owner == owner)
         if before is not None:
             query = query.where(scenes.c.number < before)
         with self._reads() as connection:
@@ -94,6 +105,37 @@ class StoreQueries:
         with self._reads() as connection:
             return list(connection.execute(query.limit(limit)).scalars())
 
+    def next_waiting(self, limit: int) -> list[str]:
+        """Ids of the scenes that are to begin next.
+
+        The highest priority first; of equal ones whoever has the fewest scenes in progress, and
+        the oldest of theirs.
+        """
+        active = (
+            select(scenes.c.owner, func.count().label("count"))
+            .where(scenes.c.status.in_([SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING]))
+            .group_by(scenes.c.owner)
+            .subquery()
+        )
+        order = (scenes.c.priority.desc(), scenes.c.number)
+        turn = func.row_number().over(partition_by=scenes.c.owner, order_by=order)
+        waiting = (
+            select(
+                scenes.c.id,
+                scenes.c.priority,
+                scenes.c.number,
+                (turn + func.coalesce(active.c.count, 0)).label("turn"),
+            )
+            .join_from(scenes, active, active.c.owner == scenes.c.owner, isouter=True)
+            .where(scenes.c.status == SceneStatus.QUEUED)
+            .subquery()
+        )
+        query = select(waiting.c.id).order_by(
+            waiting.c.priority.desc(), waiting.c.turn, waiting.c.number
+        )
+        with self._reads() as connection:
+            return list(connection.execute(query.limit(limit)).scalars())
+
     def events(self, scene_id: str, after: int, limit: int = 500) -> list[Event]:
         """Up to ``limit`` events of a scene with an id above ``after``, in order."""
         query = select(events.c.body).where(events.c.scene_id == scene_id, events.c.id > after)
@@ -107,7 +149,10 @@ class StoreQueries:
             return connection.execute(select(func.max(events.c.number))).scalar() or 0
 
     def scenes_with_news(self, after: int) -> tuple[set[str], int]:
-        """Scenes with events whose number is above ``after``, and the newest number."""
+        """Scenes with events whose number is above ``after``, and the newest number.
+
+        Events become visible in the order of their numbers, so none comes below one that was seen.
+        """
         query = select(events.c.scene_id, func.max(events.c.number))
         query = query.where(events.c.number > after).group_by(events.c.scene_id)
         with self._reads() as connection:
@@ -125,7 +170,7 @@ class StoreQueries:
 
     @contextmanager
     def _reads(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
+        with self.outage.watched(writes=False), self._reader.begin() as connection:
             yield connection
 
 
@@ -147,9 +192,11 @@ def scene_of(connection: Connection, submission: Submission) -> str | None:
     return str(row.scene_id)
 
 
-def count_queued(connection: Connection) -> int:
-    """How many scenes wait."""
+def count_queued(connection: Connection, owner: str | None = None) -> int:
+    """How many scenes wait, of this owner alone if one is named."""
     query = select(func.count()).where(scenes.c.status == SceneStatus.QUEUED)
+    if owner is not None:
+        query = query.where(scenes.c.owner == owner)
     return connection.execute(query).scalar_one()
 
 

@@ -58,7 +58,7 @@ class SceneContext:
 
     Attributes:
         epoch: of the orchestrator.
-        store: what is known of all scenes.
+        store: what is known of all scenes; its writes are those of the leases' holder.
         settings: limits and deadlines.
         slots: for clips of the scene's variant in flight.
         dispatch: offers an attempt to the replicas of the scene's variant.

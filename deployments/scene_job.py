@@ -16,10 +16,13 @@ from actors.failures import cause_of, first_line, process_is_gone
 from actors.memory_bank import OpenedScene, PlannedClip
 from actors.messages import MemoryBankLost
 from deployments.clip_job import ClipContext, ClipJob, Outcome
+from deployments.errors import StateConflict
 from deployments.http_errors import problem_of
+from deployments.outage import patiently
 from deployments.records import SceneRecord
 from deployments.scene_context import Memory, SceneContext
 from deployments.scene_outputs import StageTeller, make_outputs
+from deployments.scene_pause import when_there_is_space
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 
 logger = logging.getLogger(__name__)
@@ -55,14 +58,19 @@ class SceneJob:
             clip.cancel()
 
     async def run(self) -> None:
-        """Run the scene to its end; cancelling this task leaves it for another orchestrator."""
+        """Run the scene to its end; cancelling this task leaves it for another orchestrator.
+
+        Raises:
+            LeaseLost: another one has it already.
+        """
         record = await self._read()
         if self._cancelled and not self._begun():
             await self.give_up(GenerationCancelled("cancelled before it began"))
             return
-        self._memory = memory = await self._context.memory(record)
+        told = StageTeller(self._context, self._scene_id, lambda: self._cancelled)
         try:
-            told = StageTeller(self._context, self._scene_id, lambda: self._cancelled)
+            memory = await when_there_is_space(told, lambda: self._context.memory(record))
+            self._memory = memory
             opened = await self._open_unless_cancelled(told, memory)
             await self._adopt(opened)
         except WorldStereoError as error:
@@ -72,10 +80,21 @@ class SceneJob:
             lacking = None
             if not self._cancelled and TrajectoryStatus.COMPLETED in self._states.values():
                 lacking = await make_outputs(told, memory, record.parameters.outputs)
-            async with asyncio.timeout(self._context.settings.commit_timeout_s):
-                await memory.finish({key: str(state) for key, state in self._states.items()})
+            await self._finish(told, memory)
             await self._end(lacking)
             memory.close()
+
+    async def _finish(self, told: StageTeller, memory: Memory) -> None:
+        """Have the manifest written; a cancelled scene for which there is no space has none."""
+
+        async def finish() -> None:
+            async with asyncio.timeout(self._context.settings.commit_timeout_s):
+                await memory.finish({key: str(state) for key, state in self._states.items()})
+
+        try:
+            await when_there_is_space(told, finish)
+        except GenerationCancelled as cancelled:
+            logger.warning("scene %s has no manifest: %s", self._scene_id, cancelled)
 
     async def give_up(self, error: WorldStereoError) -> None:
         """End a scene that cannot be run; if it is being cancelled, it is cancelled."""
@@ -94,7 +113,7 @@ class SceneJob:
             self._memory.close()
 
     async def _read(self) -> SceneRecord:
-        record = await asyncio.to_thread(self._store.scene, self._scene_id)
+        record = await patiently(self._store.scene, self._scene_id)
         self._states = {item.id: item.status for item in record.trajectories}
         if record.status is SceneStatus.CANCELLING:
             self.cancel()
@@ -107,7 +126,7 @@ class SceneJob:
 
     async def _open_unless_cancelled(self, told: StageTeller, memory: Memory) -> OpenedScene:
         """Open the memory bank, which may build the scene: nobody waits for that in vain."""
-        opening = asyncio.ensure_future(self._open(memory))
+        opening = asyncio.ensure_future(when_there_is_space(told, lambda: self._open(memory)))
 
         async def stop() -> None:
             if not self._begun():
@@ -145,8 +164,9 @@ class SceneJob:
         """Bring the store to what is on disk: nothing of this scene runs at this moment."""
         plan = {clip.id: clip.depends_on for clip in opened.clips}
         assert set(plan) == set(self._states), "the plan and the store differ"
-        await asyncio.to_thread(self._store.record_plan, self._scene_id, plan)
-        await asyncio.to_thread(self._store.abandon_attempts, self._scene_id)
+        await patiently(self._store.record_plan, self._scene_id, plan)
+        committed_ids = sorted(opened.committed)
+        await patiently(self._store.abandon_attempts, self._scene_id, committed_ids)
         for trajectory_id, state in list(self._states.items()):
             committed = trajectory_id in opened.committed
             if state is TrajectoryStatus.COMPLETED and not committed:
@@ -164,6 +184,8 @@ class SceneJob:
         context = ClipContext(
             scene_id=self._scene_id,
             request=record.parameters,
+            owner=record.owner,
+            priority=record.priority,
             bank=memory.actor,
             epoch=self._context.epoch,
             store=self._store,
@@ -237,19 +259,23 @@ class SceneJob:
 
     async def _end_scene(self, to: SceneStatus, error: WorldStereoError | None = None) -> None:
         """End the scene; when it is being cancelled, even since this moment, it is cancelled."""
-        record = await asyncio.to_thread(self._store.scene, self._scene_id)
+        record = await patiently(self._store.scene, self._scene_id)
         if record.status is SceneStatus.CANCELLING:
             to, error = SceneStatus.CANCELLED, None
         problem = problem_of(error, self._scene_id) if error is not None else None
-        await asyncio.to_thread(self._store.advance_scene, self._scene_id, to, problem)
+        try:
+            await patiently(self._store.advance_scene, self._scene_id, to, problem)
+        except StateConflict:
+            record = await patiently(self._store.scene, self._scene_id)
+            if record.status is not SceneStatus.CANCELLING:
+                raise
+            await patiently(self._store.advance_scene, self._scene_id, SceneStatus.CANCELLED)
 
     async def _advance(
         self, trajectory_id: str, to: TrajectoryStatus, error: WorldStereoError | None = None
     ) -> None:
         problem = problem_of(error, trajectory_id) if error is not None else None
-        await asyncio.to_thread(
-            self._store.advance_trajectory, self._scene_id, trajectory_id, to, problem
-        )
+        await patiently(self._store.advance_trajectory, self._scene_id, trajectory_id, to, problem)
         self._states[trajectory_id] = to
 
 

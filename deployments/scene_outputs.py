@@ -18,6 +18,7 @@ from actors.memory_bank import SceneStage
 from deployments.clip_job import TELL_AGAIN_S
 from deployments.reconstructor import NEEDS
 from deployments.scene_context import Memory, SceneContext
+from deployments.scene_pause import when_there_is_space
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class StageTeller:
     def __init__(self, context: SceneContext, scene_id: str, cancelled: Callable[[], bool]) -> None:
         self.context = context
         self.scene_id = scene_id
-        self._cancelled = cancelled
+        self.cancelled = cancelled
 
     @asynccontextmanager
     async def stages_of(
@@ -71,7 +72,7 @@ class StageTeller:
             await asyncio.sleep(STAGE_POLL_S)
             try:
                 async with asyncio.timeout(TELL_AGAIN_S):
-                    if self._cancelled():
+                    if self.cancelled():
                         await stop()
                     now = await stage()
                 if now != told or clock() - told_at >= TELL_AGAIN_S:
@@ -105,13 +106,14 @@ async def make_outputs(
     by_bank = [*outputs, *sorted(needed - set(outputs))]
     by_bank = [name for name in by_bank if name not in GPU_OUTPUTS]
     limit_s = teller.context.settings.outputs_timeout_s
+
+    async def reconstruct() -> None:
+        async with teller.stages_of(memory.stage, memory.stop), asyncio.timeout(limit_s):
+            await memory.reconstruct(by_bank)
+
     try:
         if by_bank:
-            async with (
-                teller.stages_of(memory.stage, memory.stop),
-                asyncio.timeout(limit_s),
-            ):
-                await memory.reconstruct(by_bank)
+            await when_there_is_space(teller, reconstruct)
         for name in on_gpu:
             await _make_on_gpu(teller, name)
     except TimeoutError:

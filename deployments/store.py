@@ -2,17 +2,20 @@
 
 Owns every write. A state changes in one place, ``_advance``, which checks the table of allowed
 transitions, compares and sets, and writes the event in the same transaction; so what happened and
-what is told can never differ. Calls block for a moment: asynchronous callers use a thread.
+what is told can never differ. Every write about a scene that is there locks its row first and all
+else after it, so those of one scene come one after the other, and no two wait for each other.
+Calls block for a moment: asynchronous callers use a thread.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from worldstereo_client.schemas import (
     Event,
@@ -22,6 +25,7 @@ from worldstereo_client.schemas import (
 )
 
 from deployments.errors import QueueFull, SceneNotFound, StateConflict
+from deployments.leases import LeaseLost, Leases
 from deployments.migration import migrate
 from deployments.queries import StoreQueries, count_queued, scene_of
 from deployments.records import NewScene, SceneRecord, Submission
@@ -35,39 +39,89 @@ from deployments.tables import (
     trajectories,
 )
 
+# PostgreSQL's advisory locks, any numbers: submissions come one after the other, and so do events.
+_SUBMISSIONS, _EVENTS = 7_236_114, 7_236_115
 
-class Store(StoreQueries):
+
+class Store(StoreQueries, Leases):
     """One database; any number of processes may open it.
 
     Args:
         url: SQLAlchemy URL; the tables are made when they are missing.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch; None: the wall clock, and for leases the database's own
+            where it has one.
+
+    Raises:
+        StoreAway: by every call, too: the database is stopped, cut off, locked or full.
+        StoreError: the database is of a later version of this program.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
         super().__init__(connect(url))
-        self._clock = clock
-        with self._writes() as connection:
-            migrate(connection)
+        self._clock = clock or time.time
+        self._lease_clock = time.time if self._engine.dialect.name == "sqlite" else None
+        self._lease_clock = clock or self._lease_clock
+        self._holder: str | None = None
+        try:
+            with self._writes() as connection:
+                migrate(connection)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close all connections; twice is harmless."""
         self._engine.dispose()
 
+    def check(self) -> None:
+        """Ask whether the store is there, and takes writes where it did not the last time.
+
+        Raises:
+            StoreAway: it does not, or is not.
+        """
+        with self._reads() as connection:
+            connection.execute(text("SELECT 1"))
+        if self.outage.lasts:
+            with self._writes() as connection:  # a real one: a full disk begins transactions
+                connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
+    def as_holder(self, holder: str) -> Self:
+        """The same store for whoever works on scenes: each write about one needs its lease.
+
+        A holder may repeat a write whose answer was lost: asking for the state that its scene or
+        trajectory is in changes and tells nothing.
+
+        Args:
+            holder: the name in the leases; its writes raise ``LeaseLost`` where it has none.
+        """
+        held = copy.copy(self)
+        held._holder = holder
+        return held
+
     def add_scene(
-        self, scene: NewScene, submission: Submission | None = None, *, max_queued: int
+        self,
+        scene: NewScene,
+        submission: Submission | None = None,
+        *,
+        max_queued: int,
+        max_queued_of_owner: int | None = None,
     ) -> SceneRecord:
         """Store a new scene as queued; with a key that is known, return the scene it made.
 
         Raises:
             IdempotencyConflict: the key came with another request.
-            QueueFull: ``max_queued`` scenes wait already.
+            QueueFull: ``max_queued`` scenes wait already, or ``max_queued_of_owner`` of its owner.
         """
         try:
             with self._writes() as connection:
+                # Else many at once would each find room for one more, or no such key.
+                _in_turn(connection, _SUBMISSIONS)
                 known = scene_of(connection, submission) if submission else None
                 if known is None:
                     check_queue(count_queued(connection), max_queued)
+                    if max_queued_of_owner is not None:
+                        waiting = count_queued(connection, scene.owner)
+                        check_queue(waiting, max_queued_of_owner, "of this key")
                     self._insert(connection, scene, submission)
         except IntegrityError:
             # Another process stored the same key between our look and our write.
@@ -129,7 +183,7 @@ class Store(StoreQueries):
         """
         times = {"started_at": self._clock()} if to is SceneStatus.IN_PROGRESS else {}
         times |= {"finished_at": self._clock()} if to.terminal else {}
-        with self._writes() as connection:
+        with self._writes_about(scene_id) as connection:
             before = self._advance(
                 connection, scene_id, None, to, error=error, values={"error": _json(error), **times}
             )
@@ -153,7 +207,7 @@ class Store(StoreQueries):
             values["stage_seconds"] = dict(stage_seconds)
         if to.terminal:
             values["finished_at"] = self._clock()
-        with self._writes() as connection:
+        with self._writes_about(scene_id) as connection:
             self._advance(connection, scene_id, trajectory_id, to, error=error, values=values)
 
     def start_attempt(
@@ -161,7 +215,10 @@ class Store(StoreQueries):
     ) -> None:
         """Record an attempt that a replica took, and put its trajectory in progress."""
         now = self._clock()
-        with self._writes() as connection:
+        known = select(attempts.c.id).where(attempts.c.id == attempt_id)
+        with self._writes_about(scene_id) as connection:
+            if self._holder is not None and connection.execute(known).scalar_one_or_none():
+                return
             self._advance(
                 connection,
                 scene_id,
@@ -182,54 +239,80 @@ class Store(StoreQueries):
     def end_attempt(self, attempt_id: str, outcome: str, reason: str | None = None) -> None:
         """Record how an attempt ended: committed, failed, lost, cancelled."""
         change = update(attempts).where(attempts.c.id == attempt_id, attempts.c.outcome.is_(None))
+        owner = select(attempts.c.scene_id).where(attempts.c.id == attempt_id)
         with self._writes() as connection:
+            self._lock(connection, connection.execute(owner).scalar_one_or_none())
             connection.execute(
                 change.values(finished_at=self._clock(), outcome=outcome, reason=reason)
             )
 
-    def abandon_attempts(self, scene_id: str) -> None:
-        """End the attempts of a scene whose orchestrator is gone."""
-        change = update(attempts).where(
-            attempts.c.scene_id == scene_id, attempts.c.outcome.is_(None)
-        )
-        with self._writes() as connection:
-            connection.execute(change.values(finished_at=self._clock(), outcome="abandoned"))
+    def abandon_attempts(self, scene_id: str, committed: Collection[str] = ()) -> None:
+        """End the attempts of a scene whose orchestrator is gone.
+
+        Args:
+            scene_id: of the scene.
+            committed: its trajectories whose results are there: their attempts came to that.
+        """
+        left = update(attempts).where(attempts.c.scene_id == scene_id, attempts.c.outcome.is_(None))
+        done = left.where(attempts.c.trajectory_id.in_(committed))
+        with self._writes_about(scene_id) as connection:
+            for change, outcome in ((done, "committed"), (left, "abandoned")):
+                connection.execute(change.values(finished_at=self._clock(), outcome=outcome))
 
     def record_plan(self, scene_id: str, depends_on: Mapping[str, Sequence[str]]) -> None:
         """Keep what each trajectory waits for; no event, since no state changes."""
-        with self._writes() as connection:
+        with self._writes_about(scene_id) as connection:
             for trajectory_id, others in depends_on.items():
                 connection.execute(
                     _one(trajectories, scene_id, trajectory_id).values(depends_on=list(others))
                 )
 
     def record_progress(
-        self, scene_id: str, trajectory_id: str, stage: str, step: int, steps: int
+        self,
+        scene_id: str,
+        trajectory_id: str,
+        stage: str,
+        step: int,
+        steps: int,
+        waits_for: Problem | None = None,
     ) -> None:
-        """Tell where a trajectory in progress is; nothing when it is not in progress."""
+        """Tell where a trajectory in progress is, and for what it waits there, if it does.
+
+        Nothing when it is not in progress.
+        """
         running = _one(trajectories, scene_id, trajectory_id).where(
             trajectories.c.status == TrajectoryStatus.IN_PROGRESS
         )
-        with self._writes() as connection:
-            changed = connection.execute(running.values(stage=stage, step=step, steps=steps))
+        with self._writes_about(scene_id) as connection:
+            where = {"stage": stage, "step": step, "steps": steps}
+            changed = connection.execute(running.values(error=_json(waits_for), **where))
             if changed.rowcount:
                 self._tell(
                     connection,
                     scene_id,
                     type="progress",
                     trajectory=trajectory_id,
-                    stage=stage,
-                    step=step,
-                    steps=steps,
+                    error=waits_for,
+                    **where,
                 )
 
-    def record_scene_progress(self, scene_id: str, stage: str, step: int, steps: int) -> None:
-        """Tell what is done for a scene as a whole; nothing when it is not in progress."""
+    def record_scene_progress(
+        self,
+        scene_id: str,
+        stage: str,
+        step: int,
+        steps: int,
+        waits_for: Problem | None = None,
+    ) -> None:
+        """Tell what is done for a scene as a whole, and for what it waits, if it does.
+
+        Nothing when it is not in progress.
+        """
         status = select(scenes.c.status).where(scenes.c.id == scene_id)
-        with self._writes() as connection:
+        with self._writes_about(scene_id) as connection:
             if connection.execute(status).scalar_one_or_none() == SceneStatus.IN_PROGRESS:
                 told = {"stage": stage, "step": step, "steps": steps}
-                self._tell(connection, scene_id, type="progress", **told)
+                self._tell(connection, scene_id, type="progress", error=waits_for, **told)
 
     def _advance(
         self,
@@ -247,6 +330,8 @@ class Store(StoreQueries):
         found: str | None = connection.execute(query).scalar_one_or_none()
         if found is None:
             raise SceneNotFound("no such scene or trajectory", where=where)
+        if found == to and self._holder is not None:
+            return found
         if not may_follow(found, to):
             raise StateConflict("not possible in this state", where=where, got=f"{found} -> {to}")
         changed = connection.execute(
@@ -267,7 +352,10 @@ class Store(StoreQueries):
         return found
 
     def _tell(self, connection: Connection, scene_id: str, **fields: Any) -> None:
-        # The count is raised first: that locks the scene's row, so ids have no gap and no repeat.
+        # From here to the end of the transaction no other one numbers an event: they become
+        # visible in the order of their numbers, and whoever looks for news misses none.
+        _in_turn(connection, _EVENTS)
+        # The count is in the scene's row, which is locked: ids have no gap and no repeat.
         event_id = connection.execute(
             update(scenes)
             .where(scenes.c.id == scene_id)
@@ -278,10 +366,31 @@ class Store(StoreQueries):
         body = told.model_dump(mode="json", exclude_none=True)
         connection.execute(insert(events).values(scene_id=scene_id, id=event_id, body=body))
 
+    def _lock(self, connection: Connection, scene_id: str | None) -> None:
+        """Lock a scene's row; LeaseLost where this is a holder's store and the lease is not its."""
+        query = select(scenes.c.lease_holder).where(scenes.c.id == scene_id).with_for_update()
+        row = connection.execute(query).one_or_none()
+        if self._holder is not None and row is not None and row.lease_holder != self._holder:
+            raise LeaseLost(f"scene {scene_id}: {row.lease_holder} has its lease")
+
+    @contextmanager
+    def _writes_about(self, scene_id: str) -> Iterator[Connection]:
+        with self._writes() as connection:
+            self._lock(connection, scene_id)
+            yield connection
+
     @contextmanager
     def _writes(self) -> Iterator[Connection]:
-        with self._engine.execution_options(writes=True).begin() as connection:
+        writer = self._engine.execution_options(writes=True)
+        with self.outage.watched(writes=True), writer.begin() as connection:
             yield connection
+
+
+def _in_turn(connection: Connection, lock: int) -> None:
+    """Wait until no other transaction holds this lock, and hold it to the end of this one."""
+    # With SQLite, one that writes is alone anyway.
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
 
 
 def may_follow(state: str, to: SceneStatus | TrajectoryStatus) -> bool:
@@ -291,11 +400,11 @@ def may_follow(state: str, to: SceneStatus | TrajectoryStatus) -> bool:
     return to in TRAJECTORY_TRANSITIONS[TrajectoryStatus(state)]
 
 
-def check_queue(waiting: int, max_queued: int) -> None:
+def check_queue(waiting: int, max_queued: int, whose: str = "") -> None:
     """Raise ``QueueFull`` when no further scene may wait."""
     if waiting >= max_queued:
         raise QueueFull(
-            "too many scenes wait already",
+            " ".join(f"too many scenes {whose} wait already".split()),
             got=f"{waiting} waiting",
             allowed=f"at most {max_queued}",
             fix="try again later",

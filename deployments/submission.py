@@ -20,13 +20,19 @@ import pydantic
 from starlette.requests import ClientDisconnect
 from worldstereo_client.schemas import Output, SceneRequest
 
-from configs.settings import UploadLimits
+from actors.blobs import DEPTH, INPUT, SOURCE
+from actors.full_storage import telling_full_storage
+from configs.settings import UploadLimits, UriSettings
 from deployments.archives import unpack
-from deployments.errors import UploadError, UploadTooLarge, ValidationError
+from deployments.errors import StoreAway, UploadError, UploadTooLarge, ValidationError
 from deployments.folders import SceneFolder, SceneFolders
+from deployments.json_body import parse_json
+from deployments.keys import Caller
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
 from deployments.records import NewScene, SceneRecord, Submission
+from deployments.remote_upload import RemoteUploads
 from deployments.store import Store, check_queue
+from deployments.uris import UriReader
 from worldstereo.builder.parameters import BuildParameters, trajectory_ids
 from worldstereo.builder.specs import refused
 from worldstereo.config import ModelConfig, Variant, is_distilled, variant_named
@@ -50,6 +56,7 @@ class Submitter:
         offers: what can be done beside generating clips.
         max_queued_scenes: how many may wait.
         max_validations: how many uploads are unpacked and validated at once.
+        uris: where files may be fetched from; None: from nowhere.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Submitter:
         *,
         max_queued_scenes: int,
         max_validations: int,
+        uris: UriSettings | None = None,
     ) -> None:
         self._store = store
         self._folders = folders
@@ -69,6 +77,8 @@ class Submitter:
         self._limits = limits
         self._offers = offers
         self._max_queued = max_queued_scenes
+        reader = UriReader(uris or UriSettings(), limits.max_upload_bytes)
+        self._remote = RemoteUploads(reader, limits)
         self._validations = asyncio.Semaphore(max_validations)
 
     async def submit(
@@ -77,31 +87,49 @@ class Submitter:
         content_type: str,
         content_length: str | None,
         idempotency_key: str | None,
+        caller: Caller,
     ) -> SceneRecord:
         """Receive, check and queue a scene, or find the one that the key belongs to.
 
         Args:
             body: of the request.
             content_type, content_length, idempotency_key: its headers.
+            caller: who sends it, and owns the scene.
 
         Raises:
             InputError: anything about the upload; its class says what.
-            IdempotencyConflict, QueueFull: as they say.
+            IdempotencyConflict, QueueFull, PermissionDenied: as they say.
+            StorageFull: there is no space for the upload; nothing of it is kept.
         """
+        with telling_full_storage():
+            return await self._submit(body, content_type, content_length, idempotency_key, caller)
+
+    async def _submit(
+        self,
+        body: AsyncIterator[bytes],
+        content_type: str,
+        content_length: str | None,
+        idempotency_key: str | None,
+        caller: Caller,
+    ) -> SceneRecord:
         self._check_headers(content_length, idempotency_key)
-        check_queue(await asyncio.to_thread(self._store.queued), self._max_queued)
+        await asyncio.to_thread(self._check_queues, caller)
         folder = await asyncio.to_thread(self._folders.new_upload)
         try:
             upload = await self._receive(folder, body, content_type)
-            submission = _submission(idempotency_key, upload)
-            if submission is not None:
-                known = await asyncio.to_thread(self._store.submission, submission)
-                if known is not None:
-                    return await asyncio.to_thread(self._store.scene, known)
+            submission = _submission(idempotency_key, upload, caller.owner)
+            known = await asyncio.to_thread(self._known, submission)
+            if known is not None:
+                return known
             async with self._validations:
-                return await asyncio.to_thread(self._accept, folder, upload, submission)
+                return await asyncio.to_thread(self._accept, folder, upload, submission, caller)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=True)
+
+    def _check_queues(self, caller: Caller) -> None:
+        check_queue(self._store.queued(), self._max_queued)
+        if caller.max_queued is not None:
+            check_queue(self._store.queued(caller.owner), caller.max_queued, "of this key")
 
     def _check_headers(self, content_length: str | None, idempotency_key: str | None) -> None:
         if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
@@ -121,6 +149,8 @@ class Submitter:
     async def _receive(
         self, folder: SceneFolder, body: AsyncIterator[bytes], content_type: str
     ) -> Upload:
+        if content_type.partition(";")[0].strip().lower() == "application/json":
+            return await self._remote.receive(folder.root, body)
         receiver = UploadReceiver(folder.root, content_type, self._limits)
         try:
             async for chunk in body:
@@ -131,11 +161,25 @@ class Submitter:
         finally:
             receiver.close()
 
+    def _known(self, submission: Submission | None) -> SceneRecord | None:
+        """The scene that was sent with this key before."""
+        scene_id = self._store.submission(submission) if submission is not None else None
+        return self._store.scene(scene_id) if scene_id is not None else None
+
     def _accept(
-        self, folder: SceneFolder, upload: Upload, submission: Submission | None
+        self,
+        folder: SceneFolder,
+        upload: Upload,
+        submission: Submission | None,
+        caller: Caller,
     ) -> SceneRecord:
         """Unpack, validate, move into place, store; runs in a thread."""
+        # Of many that are sent at once with one key, those behind the first need no validation.
+        known = self._known(submission)
+        if known is not None:
+            return known
         request = _request(upload.parameters)
+        caller.check_priority(request.priority)
         config = self._config(request)
         self._offers.check(request.outputs)
         depth = _keep(folder.depth, "depth", upload.depth) if upload.depth else None
@@ -147,19 +191,33 @@ class Submitter:
             assert upload.image is not None, "the receiver has seen to it"
             name, trajectories = self._take_image(folder, upload.image, request, config, depth)
         new = NewScene(
-            id=secrets.token_hex(10), name=name, parameters=request, trajectories=trajectories
+            id=secrets.token_hex(10),
+            name=name,
+            parameters=request,
+            trajectories=trajectories,
+            owner=caller.owner,
+            priority=request.priority,
         )
         final = self._folders.scene(new.id).root
         final.parent.mkdir(parents=True, exist_ok=True)
         folder.root.rename(final)
-        stored = False
+        keep = False
         try:
-            record = self._store.add_scene(new, submission, max_queued=self._max_queued)
-            stored = record.id == new.id
+            self._folders.keep(new.id, (INPUT, SOURCE, DEPTH))
+            record = self._store.add_scene(
+                new,
+                submission,
+                max_queued=self._max_queued,
+                max_queued_of_owner=caller.max_queued,
+            )
+            keep = record.id == new.id
             return record
+        except StoreAway:
+            keep = True  # it may be stored, and only the answer was lost
+            raise
         finally:
-            if not stored:
-                shutil.rmtree(final, ignore_errors=True)
+            if not keep:
+                self._folders.remove(new.id)
 
     def _take_scene(
         self,
@@ -259,6 +317,17 @@ class Offers:
             )
 
 
+def refuse_encoding(content_encoding: str) -> None:
+    """ValidationError for a body that is compressed as a whole: limits count the bytes sent."""
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise ValidationError(
+            "compressed bodies are not taken",
+            where="Content-Encoding",
+            got=repr(content_encoding[:100]),
+            allowed="none; archives are compressed in themselves",
+        )
+
+
 def build_parameters(request: SceneRequest, nframe: int) -> BuildParameters:
     """How the engine builds a scene from an image.
 
@@ -290,19 +359,10 @@ def scene_name(sent_as: str) -> str:
 
 
 def _request(text: str) -> SceneRequest:
-    try:
-        return SceneRequest.model_validate_json(text or "{}")
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ValidationError(
-            first["msg"],
-            where=f"parameters: {field}" if field else "parameters",
-            got=repr(first["input"])[:200],
-        ) from error
+    return parse_json(SceneRequest, text, "parameters")
 
 
-def _submission(key: str | None, upload: Upload) -> Submission | None:
+def _submission(key: str | None, upload: Upload, owner: str) -> Submission | None:
     if key is None:
         return None
     # What the sender chose, not how it was wrapped: a boundary may differ between two tries.
@@ -311,7 +371,7 @@ def _submission(key: str | None, upload: Upload) -> Submission | None:
         parts += [file.sha256] if file else ["none"]
     # A depth map's suffix matters.
     parts += [upload.depth.name] if upload.depth else []
-    return Submission(key, hashlib.sha256("\n".join(parts).encode()).hexdigest())
+    return Submission(key, hashlib.sha256("\n".join(parts).encode()).hexdigest(), owner)
 
 
 def _keep(folder: Path, stem: str, received: ReceivedFile) -> Path:

@@ -5,6 +5,7 @@ What is written here is the newest version; migrations/ makes it out of any earl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,20 @@ from sqlalchemy.engine import Connection
 # The newest of migrations/versions.
 SCHEMA_VERSION = "2"
 
-# How long a connection waits for another process that writes, seconds.
-_BUSY_TIMEOUT_S = 30.0
+# How long a connection waits for another process that writes, or a call for a connection, seconds.
+# Whoever waits longer is told that the store is away.
+_BUSY_TIMEOUT_S = 5.0
+
+# The same for PostgreSQL: to connect, for an answer of its machine, for a lock; and how long a
+# client that stopped in the middle of a transaction may hold its locks.
+_POSTGRESQL: Mapping[str, int | str] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "options": "-c lock_timeout=5s -c idle_in_transaction_session_timeout=20s",
+}
 
 metadata = MetaData()
 
@@ -116,7 +129,8 @@ idempotency_keys = Table(
 )
 
 
-# The secret itself is nowhere. Null limits: none of its own.
+# The secret itself is nowhere. Null limits: none of its own. After a rotation the secret before
+# stays good until ``old_secret_until``.
 api_keys = Table(
     "api_keys",
     metadata,
@@ -130,6 +144,8 @@ api_keys = Table(
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
+    Column("old_secret_sha256", String(64)),
+    Column("old_secret_until", Float),
 )
 
 # ``told_event`` is the last event that the receiver acknowledged; ``next_at`` is null when there is
@@ -152,14 +168,30 @@ def sqlite_url(file: Path) -> str:
     return f"sqlite:///{file.absolute()}"
 
 
+def store_url(data_dir: Path, database_url: str | None) -> str:
+    """The URL of a server's store: the database that is named, else a file in its data."""
+    return database_url or sqlite_url(data_dir.expanduser().absolute() / "store.sqlite")
+
+
 def connect(url: str) -> Engine:
     """Connections to the store at this SQLAlchemy URL; a SQLite file's folder is made."""
     target = make_url(url)
     if target.get_backend_name() == "postgresql":
-        return create_engine(target.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        # What the URL says goes before.
+        defaults = {key: value for key, value in _POSTGRESQL.items() if key not in target.query}
+        return create_engine(
+            target.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            pool_timeout=_BUSY_TIMEOUT_S,
+            # Enough for writes: each locks its scene's row first, and sees what is there after it.
+            isolation_level="READ COMMITTED",
+            connect_args=defaults,
+        )
     if target.database:
         Path(target.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_TIMEOUT_S}, pool_timeout=_BUSY_TIMEOUT_S
+    )
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine

@@ -11,14 +11,16 @@ from cluster.local import LocalCluster
 
 
 @contextmanager
-def running_cluster(**resources: Any) -> Iterator[LocalCluster]:
+def running_cluster(
+    kind: type[LocalCluster] = LocalCluster, **resources: Any
+) -> Iterator[LocalCluster]:
     """A cluster for the block. Ray's own objects of it are collected at its end.
 
     Ray never closes some of its sockets and event loops; whatever test runs when the collector
     finds them would be the one that fails.
     """
     try:
-        with LocalCluster(**resources) as cluster:
+        with kind(**resources) as cluster:
             yield cluster
     finally:
         with warnings.catch_warnings():

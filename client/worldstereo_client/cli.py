@@ -144,16 +144,20 @@ def submit(
     clearance: options.Clearance = None,
     outputs: options.Outputs = None,
     name: Annotated[str | None, typer.Option(help="Name of the result folder.")] = None,
+    priority: Annotated[
+        int, typer.Option(help="Of waiting scenes the highest goes first; a key may limit it.")
+    ] = 0,
     idempotency_key: Annotated[
         str | None, typer.Option(help="Submits with the same key and content are one scene.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the scene ends.")] = False,
     output_path: options.OptionalOutput = None,
     url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Send a scene folder (or a zip or tar of one), or an image to build from, to a server."""
-    with Client(url) as client:
+    with Client(url, api_key=api_key) as client:
         job = client.scenes.submit(
             options.one_input(scene, input_path),
             variant=model_type,
@@ -164,6 +168,7 @@ def submit(
             align_nframe=align_nframe,
             num_inference_steps=steps,
             name=name,
+            priority=priority or None,
             outputs=options.output_names(outputs),
             **options.image_arguments(prompt, trajectory, panorama, fov, clearance),
         )
@@ -190,10 +195,11 @@ def status(
     state: Annotated[SceneStatus | None, typer.Option(help="Only scenes in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Scenes at most.")] = 20,
     url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Show one scene as it stands, or list the scenes of a server."""
-    with Client(url, retries=QUICK) as client:
+    with Client(url, retries=QUICK, api_key=api_key) as client:
         if scene_id is not None:
             scene = client.scenes.get(scene_id)
             _print(scene.model_dump(mode="json"), tables.scene_table(scene), as_json)
@@ -206,10 +212,11 @@ def status(
 def watch(
     scene_id: options.SceneId,
     url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Follow a scene until it ends; with --json, one event a line."""
-    with Client(url) as client:
+    with Client(url, api_key=api_key) as client:
         job = client.scenes.job(scene_id)
         if as_json:
             for event in job.events():
@@ -224,10 +231,11 @@ def cancel(
     scene_id: options.SceneId,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has stopped.")] = False,
     url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Stop a scene between two denoising steps; its finished trajectories stay."""
-    with Client(url, retries=QUICK) as client:
+    with Client(url, retries=QUICK, api_key=api_key) as client:
         scene = client.scenes.cancel(scene_id)
         if wait:
             scene = client.scenes.job(scene_id).wait(check=False)
@@ -239,10 +247,11 @@ def download(
     output_path: options.Output = Path("outputs"),
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the scene ends.")] = False,
     url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Fetch a scene's files: resumed, verified, present ones skipped."""
-    with Client(url) as client:
+    with Client(url, api_key=api_key) as client:
         job = client.scenes.job(scene_id)
         if wait:
             _follow(job, as_json)
@@ -253,9 +262,13 @@ def download(
             typer.echo(summary(job, folder, files))
 
 
-def models(url: options.Url = options.DEFAULT_URL, as_json: options.Json = False) -> None:
+def models(
+    url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
+    as_json: options.Json = False,
+) -> None:
     """List the variants that a server offers."""
-    with Client(url, retries=QUICK) as client:
+    with Client(url, retries=QUICK, api_key=api_key) as client:
         listed = client.models()
         _print([m.model_dump(mode="json") for m in listed], tables.models_table(listed), as_json)
 

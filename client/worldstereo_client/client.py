@@ -7,6 +7,7 @@ Requests and answers are described in ``calls``, when to repeat in ``retry``; sc
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -25,6 +26,7 @@ from worldstereo_client.schemas import Health, ModelInfo
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+API_KEY_VARIABLE = "WORLDSTEREO_API_KEY"
 
 
 class Client:
@@ -37,9 +39,11 @@ class Client:
         timeout_s: seconds without any byte after which a call fails (then it is tried again).
         retries: how often and how patiently to try again.
         headers: sent with every request.
+        api_key: of a server that asks for one; None: that of the variable WORLDSTEREO_API_KEY of
+            the environment, if there is one.
 
     Raises:
-        ParameterError: the address is no http or https URL.
+        ParameterError: the address is no http or https URL, or the key cannot be sent.
 
     Example::
 
@@ -56,8 +60,9 @@ class Client:
         timeout_s: float = 30.0,
         retries: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self._http = httpx.Client(**_settings(url, timeout_s, headers))
+        self._http = httpx.Client(**_settings(url, timeout_s, headers, api_key))
         self._retries = retries or RetryPolicy()
         self.scenes = Scenes(self)
 
@@ -135,9 +140,11 @@ class AsyncClient:
         timeout_s: seconds without any byte after which a call fails (then it is tried again).
         retries: how often and how patiently to try again.
         headers: sent with every request.
+        api_key: of a server that asks for one; None: that of the variable WORLDSTEREO_API_KEY of
+            the environment, if there is one.
 
     Raises:
-        ParameterError: the address is no http or https URL.
+        ParameterError: the address is no http or https URL, or the key cannot be sent.
 
     Example::
 
@@ -155,8 +162,9 @@ class AsyncClient:
         timeout_s: float = 30.0,
         retries: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(**_settings(url, timeout_s, headers))
+        self._http = httpx.AsyncClient(**_settings(url, timeout_s, headers, api_key))
         self._retries = retries or RetryPolicy()
         self.scenes = AsyncScenes(self)
 
@@ -226,7 +234,9 @@ class AsyncClient:
         await self.aclose()
 
 
-def _settings(url: str, timeout_s: float, headers: Mapping[str, str] | None) -> dict[str, Any]:
+def _settings(
+    url: str, timeout_s: float, headers: Mapping[str, str] | None, api_key: str | None
+) -> dict[str, Any]:
     """What both httpx clients are made with."""
     try:
         base = httpx.URL(url)
@@ -243,7 +253,19 @@ def _settings(url: str, timeout_s: float, headers: Mapping[str, str] | None) -> 
     return {
         "base_url": base,
         "timeout": httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
-        "headers": {"User-Agent": agent, **(headers or {})},
+        "headers": {"User-Agent": agent, **_authorization(api_key), **(headers or {})},
         # A proxy of the environment cannot reach this machine's own loopback.
         "trust_env": base.host not in ("127.0.0.1", "localhost", "::1"),
     }
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    key = (os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key).strip()
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # The key itself is not shown: messages end up in logs.
+        raise ParameterError(
+            "unusable as a header", where="api_key", allowed="ws_..., visible ASCII characters"
+        )
+    return {"Authorization": f"Bearer {key}"}

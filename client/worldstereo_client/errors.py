@@ -13,18 +13,24 @@ The upper half mirrors the engine's tree name by name; the rest is what HTTP and
     |   |-- ParameterError            a variant, task, size, step count, ... outside its range
     |   |-- UploadError               400: a broken or forbidden archive
     |   |-- UploadTooLarge            413: more bytes or files than the server takes
+    |   |-- UriError                  422: an address that the server does not read from
     |   `-- ValidationError           422: malformed fields of a request
     |-- CheckpointError               weights or configuration files that are missing or do not fit
     |-- MissingDependencyError (ImportError)   an optional package that was asked for
     |-- GenerationError               a clip that failed while it was generated
     |-- GenerationCancelled           a clip or scene that was stopped on request
     |-- ApiError                      the server understood and said no
+    |   |-- AuthenticationError       401: no API key, or none that is good
+    |   |-- PermissionDenied          403: the key does not allow this
+    |   |-- RateLimited               429: the key has sent as many requests as it may
     |   |-- SceneNotFound             404
     |   |-- ArtefactNotFound          404
+    |   |-- RangeNotSatisfiable       416: the file has no such bytes
     |   |-- StateConflict             409: not possible in the scene's present state
     |   |-- IdempotencyConflict       409: the key was used for another request
     |   |-- QueueFull                 429
     |   |-- NotReady                  503: no replica can take a clip
+    |   |-- StoreAway                 503: the server's database does not answer now
     |   `-- InternalError             500
     |-- TransportError                no usable answer came
     |   |-- ServerUnreachable (ConnectionError)
@@ -138,6 +144,10 @@ class ValidationError(InputError):
     """Fields of a request are malformed (422)."""
 
 
+class UriError(InputError):
+    """The server does not read from this address, or got nothing that it can use (422)."""
+
+
 class CheckpointError(WorldStereoError):
     """Model files are missing, or their keys and shapes do not fit the model."""
 
@@ -166,12 +176,28 @@ class ApiError(WorldStereoError):
         return self.problem.error if self.problem else type(self).__name__
 
 
+class AuthenticationError(ApiError):
+    """The request came without an API key, or with one that is not good (401)."""
+
+
+class PermissionDenied(ApiError):
+    """The API key does not allow this (403)."""
+
+
+class RateLimited(ApiError):
+    """The API key has sent as many requests as it may (429)."""
+
+
 class SceneNotFound(ApiError):
     """There is no scene with this id (404)."""
 
 
 class ArtefactNotFound(ApiError):
     """The scene has no such file, or not yet (404)."""
+
+
+class RangeNotSatisfiable(ApiError):
+    """The file has none of the bytes that were asked for (416)."""
 
 
 class StateConflict(ApiError):
@@ -188,6 +214,10 @@ class QueueFull(ApiError):
 
 class NotReady(ApiError):
     """No replica can take a clip now (503)."""
+
+
+class StoreAway(ApiError):
+    """The server's database does not answer or takes no writes now; ask again a little later."""
 
 
 class InternalError(ApiError):
@@ -231,17 +261,23 @@ WIRE_ERRORS: dict[str, type[WorldStereoError]] = {
         ParameterError,
         UploadError,
         UploadTooLarge,
+        UriError,
         ValidationError,
         CheckpointError,
         MissingDependencyError,
         GenerationError,
         GenerationCancelled,
+        AuthenticationError,
+        PermissionDenied,
+        RateLimited,
         SceneNotFound,
         ArtefactNotFound,
+        RangeNotSatisfiable,
         StateConflict,
         IdempotencyConflict,
         QueueFull,
         NotReady,
+        StoreAway,
         InternalError,
     )
 }

@@ -5,7 +5,7 @@ code  meaning
 ====  ==========================================================================
 0     done
 1     the scene failed while it was generated
-2     bad usage or bad input: nothing was generated
+2     bad usage, bad input or no valid API key: nothing was generated
 3     the server cannot be reached, does not answer, or is no WorldStereo server
 4     the scene was cancelled
 5     the server is full, not ready, or failed inside: the same may work later
@@ -40,8 +40,11 @@ class ExitCode(IntEnum):
 # The first class that an error is an instance of decides.
 _BY_CLASS: tuple[tuple[type[Exception], ExitCode], ...] = (
     (errors.InputError, ExitCode.BAD_INPUT),
+    (errors.AuthenticationError, ExitCode.BAD_INPUT),
+    (errors.PermissionDenied, ExitCode.BAD_INPUT),
     (errors.SceneNotFound, ExitCode.BAD_INPUT),
     (errors.ArtefactNotFound, ExitCode.BAD_INPUT),
+    (errors.RangeNotSatisfiable, ExitCode.BAD_INPUT),
     (errors.StateConflict, ExitCode.BAD_INPUT),
     (errors.IdempotencyConflict, ExitCode.BAD_INPUT),
     (errors.TransportError, ExitCode.UNREACHABLE),

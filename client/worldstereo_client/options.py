@@ -15,6 +15,15 @@ from worldstereo_client.errors import ParameterError
 from worldstereo_client.trajectories import read_trajectories
 
 Url = Annotated[str, typer.Option("--url", envvar="WORLDSTEREO_URL", help="Address of the server.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="WORLDSTEREO_API_KEY",
+        show_envvar=True,
+        help="Key of a server that asks for one; better in the environment than in a history.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 SceneId = Annotated[str, typer.Argument(metavar="SCENE_ID", help="Id of the scene.")]
 Input = Annotated[
@@ -113,6 +122,7 @@ Steps = Annotated[
 __all__ = [
     "DEFAULT_URL",
     "AlignNframe",
+    "ApiKey",
     "Clearance",
     "Depth",
     "FieldOfView",

@@ -128,12 +128,32 @@ class SceneRequest(BaseModel):
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, ge=0, le=100)
     renderer: Literal["torch", "pytorch3d"] = "torch"
+    priority: int = Field(
+        default=0,
+        ge=-100,
+        le=100,
+        description="of waiting scenes the highest goes first; an API key may allow less",
+    )
     build: BuildRequest | None = Field(
         default=None, description="of a scene that is built from one image"
     )
     outputs: tuple[Output, ...] = Field(
         default=DEFAULT_OUTPUTS, description="what the result holds beside its clips"
     )
+
+
+class UriSubmission(BaseModel):
+    """JSON body of a submission whose files the server reads itself, from an address it allows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="https:// or s3://: a zip, tar or tar.gz of a scene folder; or an image, with "
+        "parameters that say how to build from it",
+    )
+    parameters: SceneRequest = SceneRequest()
 
 
 class Problem(Wire):

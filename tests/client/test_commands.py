@@ -178,11 +178,12 @@ def test_a_folder_without_scenes_is_itself_to_blame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
-def test_serve_refuses_other_hosts(host: str) -> None:
+def test_serve_refuses_other_hosts(host: str, no_cluster: None) -> None:
     result = call("serve", "--host", host)
     assert result.exit_code == ExitCode.BAD_INPUT
     assert "--host" in result.stderr
     assert "127.0.0.1" in result.stderr
+    assert "--require-keys" in result.stderr
 
 
 def test_serve_refuses_a_port_that_is_taken() -> None:

@@ -1,6 +1,6 @@
 """What the service's tests share: the bundled model's configuration, a store, a scene, the API."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from deployments.tables import sqlite_url
 from tests import scenes
 from tests.deployments.archive_files import zip_of_folder
 from tests.deployments.http_api import VARIANT, FakeOrchestrator
+from tests.deployments.postgresql import PostgresqlServer
 from worldstereo.config import ModelConfig
 from worldstereo.models.source import bundled_folder, read_model_config
 
@@ -32,6 +33,44 @@ def kitchen_zip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("scenes") / "kitchen"
     scenes.make_reconstruction(folder)
     return zip_of_folder(folder, "kitchen/")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlServer]:
+    server = PostgresqlServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        # One server serves all tests that run in this process.
+        pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql")),
+    ]
+)
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], str]:
+    """Makes empty databases of one kind, and says their URL."""
+    if request.param == "postgresql":
+        server: PostgresqlServer = request.getfixturevalue("postgresql")
+        return server.new_database
+    return lambda: sqlite_url(tmp_path_factory.mktemp("store") / "store.sqlite")
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    """An empty database, SQLite and PostgreSQL in turn."""
+    return new_database()
+
+
+@pytest.fixture
+def each_store(database_url: str) -> Iterator[Store]:
+    """A store, in SQLite and PostgreSQL in turn."""
+    opened = Store(database_url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -58,32 +97,35 @@ def offers() -> Offers:
 
 
 @pytest.fixture
-def api(
+def backend(
     store: Store,
     folders: SceneFolders,
     orchestrator: FakeOrchestrator,
     tiny_config: ModelConfig,
     offers: Offers,
-) -> FastAPI:
+) -> Backend:
     limits = UploadLimits(max_upload_bytes=2_000_000, max_file_bytes=1_000_000)
     configs = {VARIANT: tiny_config}
     submitter = Submitter(
         store, folders, configs, limits, offers, max_queued_scenes=3, max_validations=1
     )
     feed = EventFeed(store, poll_s=0.01, heartbeat_s=0.2)
-    return create_api(
-        Backend(
-            store,
-            folders,
-            submitter,
-            feed,
-            orchestrator,
-            orchestrator.wake,
-            "/models/worldstereo-tiny",
-            configs,
-            offers,
-        )
+    return Backend(
+        store,
+        folders,
+        submitter,
+        feed,
+        orchestrator,
+        orchestrator.wake,
+        "/models/worldstereo-tiny",
+        configs,
+        offers,
     )
+
+
+@pytest.fixture
+def api(backend: Backend) -> FastAPI:
+    return create_api(backend)
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ class FakeStream:
     def __init__(self, replicas: "FakeReplicas", request: ClipRequest, script: Script) -> None:
         self.request = request
         self.given_up = False
+        self.committed = False
         self._replicas = replicas
         self._script = script
 
@@ -81,6 +82,7 @@ class FakeStream:
                     await asyncio.sleep(3600)
                 assert not isinstance(step, str)
                 if isinstance(step, Committed):
+                    self.committed = True
                     replicas.committed.append(self.request.trajectory_id)
                 yield step
 

@@ -146,7 +146,7 @@ async def test_errors_of_http_itself_are_problems_too(http: httpx.AsyncClient) -
     problem_in(await http.get("/v1/scenes?limit=0"), 422, "ValidationError")
     problem_in(await http.get("/v1/scenes?cursor=abc"), 422, "ValidationError")
     problem_in(await http.get("/v1/scenes?status=lost"), 422, "ValidationError")
-    problem_in(await http.post("/v1/scenes", json={"uri": "x"}), 422, "ValidationError")
+    problem_in(await http.post("/v1/scenes", json={"uri": "x"}), 422, "UriError")
     for path in ("", "/events", "/artefacts", "/artefacts/plan.json"):
         problem_in(await http.get(f"/v1/scenes/none{path}"), 404, "SceneNotFound")
     problem_in(await http.post("/v1/scenes/none/cancel"), 404, "SceneNotFound")

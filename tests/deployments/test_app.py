@@ -166,6 +166,7 @@ def test_a_running_clusters_gpus_decide(
     nodes = [{"Alive": True, "Resources": one} for one in (head, resources)]
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr("deployments.app.check_served_host", lambda args: None)  # no Serve
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     args = AppArgs(model=published_model(tmp_path), data_dir=tmp_path)
     with caplog.at_level("INFO", logger="deployments.app"):

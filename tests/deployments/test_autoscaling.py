@@ -56,8 +56,8 @@ def config_for(cluster: MultiNode, data: Path, **deployment: Any) -> dict[str, A
     """The manifest's Serve configuration, fitted to this machine and to a test's patience.
 
     Replaced: the address, one HTTP proxy instead of one a node, since all nodes are one host here;
-    the model; the database, by a file in ``data``; shares of CPUs; and, as Serve lets an operator
-    do it, options of the generator's ``deployment``.
+    the model; the database, by a file in ``data``; keys; shares of CPUs; and, as Serve lets it be,
+    options of the generator's ``deployment``.
     """
     manifest = yaml.safe_load((ROOT / "cluster" / "manifests" / "rayservice.yaml").read_text())
     config: dict[str, Any] = yaml.safe_load(manifest["spec"]["serveConfigV2"])
@@ -68,6 +68,7 @@ def config_for(cluster: MultiNode, data: Path, **deployment: Any) -> dict[str, A
     args |= {
         "data_dir": str(data),
         "database_url": None,
+        "auth": {"required": False},
         "model": {
             "source": "worldstereo-tiny",
             "image_features": "worldstereo-tiny/dinov2",

@@ -82,7 +82,9 @@ def deploy(cluster: LocalCluster, data: Path, model: ModelSettings, replicas: in
             health_check_period_s=1,
             graceful_shutdown_timeout_s=1,
         ),
-        orchestrator=OrchestratorSettings(num_cpus=0.01, bank_num_cpus=0.01, poll_interval_s=0.5),
+        orchestrator=OrchestratorSettings(
+            num_cpus=0.01, bank_num_cpus=0.01, poll_interval_s=0.5, lease_s=3.0
+        ),
     )
     cluster.deploy(build_app(args))
     return Service(cluster, data)

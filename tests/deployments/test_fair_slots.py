@@ -164,3 +164,42 @@ async def test_an_owner_at_its_limit_does_not_count_as_waiting() -> None:
     line.ask("c1")
     await settle()
     assert line.granted == ["a1", "b1"]
+
+
+async def test_groups_take_turns_whatever_the_number_of_their_owners() -> None:
+    """A user with three scenes gets no more than one with a single scene."""
+    slots, granted = FairSlots(1), []
+
+    async def ask(owner: str, group: str) -> None:
+        await slots.acquire(owner, group=group)
+        granted.append(owner)
+
+    tasks = [
+        asyncio.create_task(ask(owner, group))
+        for owner, group in zip(("a1", "a2", "a3", "a1", "b", "b"), "aaaabb", strict=True)
+    ]
+    for _ in tasks:
+        await asyncio.sleep(0.01)
+        slots.release(granted[-1])
+    await asyncio.gather(*tasks)
+    assert granted == ["a1", "b", "a2", "b", "a3", "a1"]
+
+
+async def test_a_higher_priority_gets_the_next_slot() -> None:
+    slots, granted = FairSlots(1), []
+
+    async def ask(owner: str, priority: int) -> None:
+        await slots.acquire(owner, priority=priority)
+        granted.append(owner)
+
+    tasks = [
+        asyncio.create_task(ask(owner, priority))
+        for owner, priority in [("first", 0), ("low", -1), ("plain", 0), ("high", 5)]
+    ]
+    for _ in tasks:
+        await asyncio.sleep(0.01)
+        slots.release(granted[-1])
+    await asyncio.gather(*tasks)
+    assert granted == ["first", "high", "plain", "low"]
+    assert not slots._classes
+    assert not slots._last_turn_of_group

@@ -1,7 +1,5 @@
 """A store of an earlier version is brought to the newest, with all that it holds."""
 
-from pathlib import Path
-
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.command import upgrade
@@ -13,7 +11,7 @@ from worldstereo_client.schemas import SceneStatus
 from deployments.migration import StoreError, alembic_config
 from deployments.records import Submission
 from deployments.store import Store
-from deployments.tables import SCHEMA_VERSION, connect, metadata, sqlite_url
+from deployments.tables import SCHEMA_VERSION, connect, metadata
 
 # What the first program wrote for one scene that was sent with a key.
 SCENE = (
@@ -27,9 +25,9 @@ EVENT = (
 KEY = "INSERT INTO idempotency_keys VALUES ('key', 'body', 'one', 5.0)"
 
 
-def first_version(url: str) -> None:
+def first_version(database_url: str) -> None:
     """A store as the first program made it, which knew nothing of Alembic."""
-    engine = connect(url)
+    engine = connect(database_url)
     with engine.execution_options(writes=True).begin() as connection:
         config = alembic_config()
         config.attributes["connection"] = connection
@@ -46,20 +44,18 @@ def test_the_newest_step_is_what_the_program_asks_for() -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_current_head() == SCHEMA_VERSION
 
 
-def test_a_new_store_has_the_tables_that_are_written_down(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "store.sqlite")
-    Store(url).close()
-    engine = connect(url)
+def test_a_new_store_has_the_tables_that_are_written_down(database_url: str) -> None:
+    Store(database_url).close()
+    engine = connect(database_url)
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 
-def test_the_first_version_is_brought_to_the_newest(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "store.sqlite")
-    first_version(url)
+def test_the_first_version_is_brought_to_the_newest(database_url: str) -> None:
+    first_version(database_url)
     for _ in range(2):  # a second start finds nothing to do
-        store = Store(url)
+        store = Store(database_url)
         scene = store.scene("one")
         assert (scene.status, scene.parameters.seed) == (SceneStatus.QUEUED, 7)
         assert (scene.kind, scene.owner, scene.priority) == ("scene", "", 0)
@@ -67,18 +63,17 @@ def test_the_first_version_is_brought_to_the_newest(tmp_path: Path) -> None:
         assert store.submission(Submission("key", "body")) == "one"
         assert store.submission(Submission("key", "body", owner="other")) is None
         store.close()
-    engine = connect(url)
+    engine = connect(database_url)
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 
-def test_a_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "store.sqlite")
-    Store(url).close()
-    engine = connect(url)
+def test_a_store_of_a_later_version_is_refused(database_url: str) -> None:
+    Store(database_url).close()
+    engine = connect(database_url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '99'"))
     engine.dispose()
     with pytest.raises(StoreError, match="schema version 99"):
-        Store(url)
+        Store(database_url)

@@ -84,11 +84,11 @@ class Caller:
 
     async def spread(self, requests: int) -> list[int]:
         """Processes that took requests which were there at once."""
-        return list(await asyncio.gather(*(self._handle.work.remote(1.0) for _ in range(requests))))
+        return list(await asyncio.gather(*(self._handle.work.remote(2.0) for _ in range(requests))))
 
     async def after_one(self) -> tuple[int, list[int]]:
         """The process of a long request; then those of as many as other replicas are idle."""
-        first = asyncio.ensure_future(self._handle.work.remote(4.0))
+        first = asyncio.ensure_future(self._handle.work.remote(5.0))
         await asyncio.sleep(0.5)
         others = await self.spread(REPLICAS - 1)
         return await first, others
@@ -105,7 +105,7 @@ def test_no_replica_has_two_while_another_has_none() -> None:
         )
         cluster.deploy(deployment.bind())
         caller = Caller.remote()
-        for _ in range(4):
+        for _ in range(2):
             pids = ray.get(caller.spread.remote(REPLICAS))
             assert len(set(pids)) == REPLICAS
         assert set(Counter(ray.get(caller.spread.remote(2 * REPLICAS))).values()) == {2}

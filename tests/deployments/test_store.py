@@ -1,13 +1,17 @@
 """The store: transitions, events, keys; a state machine against a plain model of it."""
 
-import tempfile
-import threading
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from worldstereo_client.schemas import SceneRequest, SceneStatus, TrajectoryStatus
 
 from deployments.errors import (
@@ -19,9 +23,14 @@ from deployments.errors import (
 from deployments.records import NewScene, Submission, progress_of
 from deployments.states import SCENE_TRANSITIONS, TRAJECTORY_TRANSITIONS
 from deployments.store import Store
-from deployments.tables import sqlite_url
 
 CLIPS = ("renders/a", "renders/b")
+
+
+@pytest.fixture
+def store(each_store: Store) -> Store:
+    """Every test here runs on each database."""
+    return each_store
 
 
 def new_scene(scene_id: str = "one") -> NewScene:
@@ -114,6 +123,16 @@ def test_an_abandoned_attempt_is_ended_once(store: Store) -> None:
     assert store.attempts("one", "renders/a") == [(1, "abandoned", "")]
 
 
+def test_an_abandoned_attempt_whose_clip_is_there_has_committed_it(store: Store) -> None:
+    store.add_scene(new_scene(), max_queued=10)
+    for attempt, trajectory in enumerate(("renders/a", "renders/b")):
+        store.advance_trajectory("one", trajectory, TrajectoryStatus.QUEUED)
+        store.start_attempt("one", trajectory, str(attempt), 1)
+    store.abandon_attempts("one", ["renders/b"])
+    assert store.attempts("one", "renders/a") == [(1, "abandoned", "")]
+    assert store.attempts("one", "renders/b") == [(1, "committed", "")]
+
+
 def test_the_same_key_and_body_are_the_same_scene(store: Store) -> None:
     key = Submission("key", "aaaa")
     assert store.submission(key) is None
@@ -124,28 +143,6 @@ def test_the_same_key_and_body_are_the_same_scene(store: Store) -> None:
     with pytest.raises(IdempotencyConflict, match="another request"):
         store.add_scene(new_scene("three"), Submission("key", "bbbb"), max_queued=10)
     assert [record.id for record in store.page(None, None, 10)[0]] == ["one"]
-
-
-def test_many_posts_with_one_key_make_one_scene(tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "store.sqlite")
-    Store(url).close()
-    found: list[str] = []
-
-    def post(number: int) -> None:
-        store = Store(url)
-        record = store.add_scene(
-            new_scene(f"scene{number}"), Submission("key", "aaaa"), max_queued=10
-        )
-        found.append(record.id)
-        store.close()
-
-    threads = [threading.Thread(target=post, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 12
-    assert len(set(found)) == 1
 
 
 def test_a_full_queue_takes_nothing_more(store: Store) -> None:
@@ -183,6 +180,21 @@ def test_news_are_seen_once(store: Store) -> None:
     assert store.scenes_with_news(seen) == (set(), seen)
 
 
+def test_who_begins_next_is_fair_between_owners_and_goes_by_priority(store: Store) -> None:
+    for number, (owner, priority) in enumerate(
+        [("ann", 0), ("ann", 0), ("ann", 0), ("bob", 0), ("ann", 3), ("cid", -1)]
+    ):
+        scene = NewScene(f"{owner}{number}", "kitchen", SceneRequest(), CLIPS)
+        store.add_scene(replace(scene, owner=owner, priority=priority), max_queued=10)
+    assert store.next_waiting(10) == ["ann4", "bob3", "ann0", "ann1", "ann2", "cid5"]
+    assert store.next_waiting(2) == ["ann4", "bob3"]
+    store.advance_scene("bob3", SceneStatus.IN_PROGRESS)
+    store.advance_scene("ann4", SceneStatus.IN_PROGRESS)
+    bobs = replace(NewScene("bob6", "kitchen", SceneRequest(), CLIPS), owner="bob")
+    store.add_scene(bobs, max_queued=10)
+    assert store.next_waiting(3) == ["ann0", "bob6", "ann1"]
+
+
 def test_progress_counts_steps() -> None:
     done, running = TrajectoryStatus.COMPLETED, TrajectoryStatus.IN_PROGRESS
     assert progress_of([]) == 0
@@ -196,10 +208,9 @@ def test_progress_counts_steps() -> None:
 class StoreMachine(RuleBasedStateMachine):
     """Any sequence of advances: allowed ones happen and are told, others change nothing."""
 
-    @initialize()
-    def open(self) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self.store = Store(sqlite_url(Path(self._folder.name) / "store.sqlite"))
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.store = Store(url)
         self.store.add_scene(new_scene(), max_queued=1)
         self.scene = SceneStatus.QUEUED
         self.clips = dict.fromkeys(CLIPS, TrajectoryStatus.BLOCKED)
@@ -227,8 +238,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        if not hasattr(self, "store"):
-            return
         record = self.store.scene("one")
         assert record.status is self.scene
         assert {item.id: item.status for item in record.trajectories} == self.clips
@@ -238,15 +247,16 @@ class StoreMachine(RuleBasedStateMachine):
         assert record.last_event == len(events)
 
     def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            self._folder.cleanup()
+        self.store.close()
 
 
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(
-    max_examples=15,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+def test_any_sequence_of_advances(new_database: Callable[[], str]) -> None:
+    run_state_machine_as_test(
+        lambda: StoreMachine(new_database()),
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -31,6 +31,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("expires_at", sa.Float),
         sa.Column("revoked_at", sa.Float),
+        sa.Column("old_secret_sha256", sa.String(64)),
+        sa.Column("old_secret_until", sa.Float),
     )
     op.create_table(
         "webhooks",
