@@ -113,8 +113,16 @@ class AutoscalingSettings(Settings):
 
     min_replicas: int = Field(default=1, ge=0)
     max_replicas: int = Field(default=1, ge=1)
-    upscale_delay_s: float = Field(default=10.0, ge=0)
+    upscale_delay_s: float = Field(
+        default=10.0, ge=0, description="from none to one there is no delay"
+    )
     downscale_delay_s: float = Field(default=600.0, ge=0)
+    downscale_to_zero_delay_s: float | None = Field(
+        default=None, ge=0, description="of the last replica; null: downscale_delay_s"
+    )
+    look_back_period_s: float = Field(
+        default=15.0, gt=10, description="the load is its mean over this time; told every 10 s"
+    )
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -123,6 +131,10 @@ class AutoscalingSettings(Settings):
                 f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
             )
         return self
+
+    def for_serve(self, target_ongoing_requests: float) -> dict[str, object]:
+        """Serve's ``autoscaling_config``: so many requests a replica, queued ones counted."""
+        return self.model_dump() | {"target_ongoing_requests": target_ongoing_requests}
 
 
 class GeneratorSettings(Settings):
@@ -138,7 +150,10 @@ class GeneratorSettings(Settings):
     coordinator_num_cpus: float = Field(default=0.1, gt=0)
     health_check_period_s: float = Field(default=5.0, gt=0)
     graceful_shutdown_timeout_s: float = Field(
-        default=120.0, ge=0, description="time that a replica gets to finish its clip when stopped"
+        default=900.0,
+        ge=0,
+        description="time that a replica gets to finish its clips when stopped; it has up to two, "
+        "and 40 guided steps of one take 5 minutes on an H200. What is cut off is tried again",
     )
 
     @property
@@ -438,6 +453,11 @@ class AppArgs(Settings):
     local_files_only: bool = Field(default=False, description="never ask the Hub for weights")
     data_dir: Path = Path("data")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL")
+    service_resource: str | None = Field(
+        default=None,
+        description="Ray resource of the nodes that ingress and orchestrator may run on, so that "
+        "no GPU node is kept by them when its replica has gone; null: any node",
+    )
     blobs: BlobSettings | None = Field(
         default=None, description="null: all nodes see data_dir, and the files are there alone"
     )

@@ -61,6 +61,9 @@ logger = logging.getLogger(__name__)
 # Clips that a replica takes: while one is generated, the next is prepared or the last committed.
 _CLIPS_OF_A_REPLICA = 2
 
+# Of a resource that only says where a part may be.
+_LITTLE = 0.001
+
 # How often Serve looks whether the processes are there that everything waits for, seconds.
 _QUICK_LOOK_S = 1
 
@@ -202,7 +205,7 @@ def _ingress(
         max_ongoing_requests=args.ingress.max_ongoing_requests,
         health_check_period_s=_QUICK_LOOK_S,
         graceful_shutdown_timeout_s=5,
-        ray_actor_options={"num_cpus": args.ingress.num_cpus},
+        ray_actor_options=_on_service_nodes(args, args.ingress.num_cpus),
     )
     application: Application = deployment.bind(spec, orchestrator)
     return application
@@ -243,7 +246,7 @@ def _orchestrator(
         health_check_period_s=_QUICK_LOOK_S,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=5,
-        ray_actor_options={"num_cpus": args.orchestrator.num_cpus},
+        ray_actor_options=_on_service_nodes(args, args.orchestrator.num_cpus),
     )
     application: Application = deployment.bind(
         spec,
@@ -315,6 +318,13 @@ def _logging(args: AppArgs) -> LogOptions:
     return LogOptions(args.logging.format, args.logging.level)
 
 
+def _on_service_nodes(args: AppArgs, num_cpus: float) -> dict[str, Any]:
+    """What a part asks for that must not hold a GPU node."""
+    if args.service_resource is None:
+        return {"num_cpus": num_cpus}
+    return {"num_cpus": num_cpus, "resources": {args.service_resource: _LITTLE}}
+
+
 def _image_features(model: ModelSettings) -> str:
     """The folder of a part of a bundled model, ``<model>/<part>``; else the name itself."""
     name, _, part = model.image_features.partition("/")
@@ -324,13 +334,5 @@ def _image_features(model: ModelSettings) -> str:
 def _scale(settings: GeneratorSettings, replicas: int) -> dict[str, Any]:
     if settings.autoscaling is None:
         return {"num_replicas": replicas}
-    return {
-        "autoscaling_config": {
-            "min_replicas": settings.autoscaling.min_replicas,
-            "max_replicas": settings.autoscaling.max_replicas,
-            # One clip each, though a replica takes two: a second one would start at once elsewhere.
-            "target_ongoing_requests": 1,
-            "upscale_delay_s": settings.autoscaling.upscale_delay_s,
-            "downscale_delay_s": settings.autoscaling.downscale_delay_s,
-        }
-    }
+    # One clip each, though a replica takes two: a second one would start at once elsewhere.
+    return {"autoscaling_config": settings.autoscaling.for_serve(target_ongoing_requests=1)}

@@ -158,7 +158,6 @@ def depth_deployment(settings: DepthSettings, *, local_files_only: bool = False)
     Returns:
         The application; where it is bound, a handle for ``DepthService`` arrives.
     """
-    scale = settings.autoscaling
     application: Application = (
         serve.deployment(DepthEstimator)
         .options(
@@ -168,13 +167,7 @@ def depth_deployment(settings: DepthSettings, *, local_files_only: bool = False)
             ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
             health_check_period_s=settings.health_check_period_s,
             graceful_shutdown_timeout_s=settings.graceful_shutdown_timeout_s,
-            autoscaling_config={
-                "min_replicas": scale.min_replicas,
-                "max_replicas": scale.max_replicas,
-                "target_ongoing_requests": settings.max_batch_size,
-                "upscale_delay_s": scale.upscale_delay_s,
-                "downscale_delay_s": scale.downscale_delay_s,
-            },
+            autoscaling_config=settings.autoscaling.for_serve(settings.max_batch_size),
         )
         .bind(settings, local_files_only)
     )

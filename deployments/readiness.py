@@ -51,4 +51,5 @@ class ServeReadiness:
         if deployment is None:
             return False
         running = deployment.replica_states.get("RUNNING", 0) > 0
-        return running or (self._scales_to_zero and deployment.status != "UNHEALTHY")
+        broken = deployment.status in ("UNHEALTHY", "DEPLOY_FAILED")
+        return running or (self._scales_to_zero and not broken)

@@ -14,7 +14,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
@@ -54,12 +55,28 @@ class MultiNode:
     @property
     def processes(self) -> list[int]:
         """Ids of all living processes of the cluster."""
-        return [process.pid for process in descendants(self._child)]
+        return self.below(self._child)
+
+    @property
+    def raylets(self) -> list[int]:
+        """One process of each node, of those that an autoscaler started as well."""
+        return [pid for pid in self.processes if "/raylet/raylet\0" in _title(pid)]
 
     def titled(self, title: str, node: Node | None = None) -> list[int]:
         """Ids of the processes of a node, or of all nodes, whose title starts with this."""
-        below = descendants(node.raylet if node else self._child)
-        return [process.pid for process in below if _title(process.pid).startswith(title)]
+        pids = self.below(node.raylet) if node else self.processes
+        return [pid for pid in pids if _title(pid).startswith(title)]
+
+    def below(self, pid: int) -> list[int]:
+        """Ids of the living processes below this one, such as a raylet."""
+        return [process.pid for process in descendants(pid)]
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Look again and again; AssertionError when it does not come."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < deadline, f"{what}: not after {PATIENCE_S:g} s"
+            time.sleep(0.2)
 
     def add_node(self, **resources: Any) -> Node:
         """Start a node: num_cpus, num_gpus, resources; it has joined when this returns."""
@@ -85,6 +102,15 @@ class MultiNode:
     def deploy(self, args: AppArgs) -> None:
         """Put the application in place of whatever runs, and wait until all its parts run."""
         self._ask("deploy", args)
+
+    def deploy_config(self, config: dict[str, Any]) -> None:
+        """The same by a Serve configuration, as ``serve deploy`` and KubeRay do it."""
+        self._ask("deploy_config", config)
+
+    def running(self, deployment: str) -> int:
+        """How many replicas of a deployment Serve gives requests to."""
+        count: int = self._ask("running", deployment)
+        return count
 
     def _ask(self, command: str, *arguments: Any) -> Any:
         self._pipe.send((command, arguments))
@@ -128,14 +154,11 @@ def multi_node(
         yield cluster
     finally:
         left += descendants(child.pid)
-        ours.close()  # the child ends
+        ours.close()
+        child.kill()
         end(left, grace_s=5.0)
-        try:
-            child.wait(10.0)
-        finally:
-            child.kill()
-            child.wait()
-            shutil.rmtree(folder, ignore_errors=True)
+        child.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _title(pid: int) -> str:
@@ -200,11 +223,41 @@ class _Commands:
         self._cluster.head_node.start_gcs_server()
 
     def deploy(self, args: AppArgs) -> None:
+        from ray import serve
+
+        from deployments.app import build_app
+
+        with self._connected():
+            serve.run(build_app(args), name="worldstereo", route_prefix="/")
+
+    def deploy_config(self, config: dict[str, Any]) -> None:
+        import ray
+        from ray import serve
+        from ray.serve.context import _get_global_client
+        from ray.serve.schema import ServeDeploySchema
+
+        with self._connected():
+            controller = _get_global_client()._controller
+            ray.get(controller.apply_config.remote(ServeDeploySchema.model_validate(config)))
+            deadline = time.monotonic() + PATIENCE_S
+            while (found := serve.status().applications)["worldstereo"].status != "RUNNING":
+                assert found["worldstereo"].status == "DEPLOYING", found["worldstereo"]
+                assert time.monotonic() < deadline, found["worldstereo"]
+                time.sleep(0.2)
+
+    def running(self, deployment: str) -> int:
+        from ray import serve
+
+        with self._connected():
+            application = serve.status().applications["worldstereo"]
+            return application.deployments[deployment].replica_states.get("RUNNING", 0)
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Connected to Ray, with Serve started, for the block."""
         import ray
         from ray import serve
         from ray.serve import context
-
-        from deployments.app import build_app
 
         ray.init(
             address=self._cluster.address,
@@ -217,7 +270,7 @@ class _Commands:
             serve.start(
                 proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": self._port}
             )
-            serve.run(build_app(args), name="worldstereo", route_prefix="/")
+            yield
         finally:
             context._set_global_client(None)
             ray.shutdown()

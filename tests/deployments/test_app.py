@@ -189,13 +189,56 @@ def test_a_layout_that_no_model_can_be_run_in_is_refused_before_anything_starts(
 
 
 def test_replicas_can_follow_the_load() -> None:
-    scaling = AutoscalingSettings(min_replicas=0, max_replicas=4)
+    scaling = AutoscalingSettings(min_replicas=0, max_replicas=4, downscale_to_zero_delay_s=7)
     args = AppArgs(generator=GeneratorSettings(autoscaling=scaling))
-    config = deployments_of(args)["generator-worldstereo-memory-dmd"]._deployment_config
+    built = deployments_of(args)
+    config = built["generator-worldstereo-memory-dmd"]._deployment_config
     assert config.autoscaling_config.min_replicas == 0
     assert config.autoscaling_config.max_replicas == 4
     assert config.autoscaling_config.target_ongoing_requests == 1
+    assert config.autoscaling_config.downscale_delay_s == 600
+    assert config.autoscaling_config.downscale_to_zero_delay_s == 7
     assert args.generator.most_replicas == 4
+    # So many clips are given to Serve, whether there are replicas or not: it scales by them.
+    assert built["orchestrator"].init_args[0].clips_at_once == 4
+
+
+def test_replicas_of_several_ranks_follow_the_load_with_a_placement_group_each(
+    tmp_path: Path,
+) -> None:
+    scaling = AutoscalingSettings(min_replicas=0, max_replicas=4)
+    args = AppArgs(
+        model=published_model(tmp_path, parallel={"cfg": 2, "ulysses": 2}),
+        variants=("worldstereo-memory",),
+        data_dir=tmp_path,
+        generator=GeneratorSettings(autoscaling=scaling),
+    )
+    generator = deployments_of(args)["generator-worldstereo-memory"]
+    replica = generator._replica_config
+    assert replica.placement_group_bundles == [{"CPU": 0.1}, *[{"CPU": 4, "GPU": 1}] * 4]
+    # No node has a GPU yet: the autoscaler looks for one that has room for all ranks.
+    assert replica.placement_group_strategy == "STRICT_PACK"
+    assert generator._deployment_config.autoscaling_config.max_replicas == 4
+
+
+def test_parts_that_stay_can_be_kept_off_the_nodes_of_gpus() -> None:
+    built = deployments_of(AppArgs(service_resource="service"))
+    for name in ("ingress", "orchestrator"):
+        options = built[name]._replica_config.ray_actor_options
+        assert options["resources"] == {"service": 0.001}
+    generator = built["generator-worldstereo-memory-dmd"]._replica_config.ray_actor_options
+    assert not generator.get("resources")
+    assert not deployments_of(AppArgs())["ingress"]._replica_config.ray_actor_options.get(
+        "resources"
+    )
+
+
+def test_a_replica_gets_the_time_that_its_clips_take() -> None:
+    generator = deployments_of(AppArgs())["generator-worldstereo-memory-dmd"]
+    guided_step_s, steps, encode_and_decode_s = 7.6, 40, 3  # docs/performance.md, one H200
+    clip_s = steps * guided_step_s + encode_and_decode_s
+    grace_s = generator._deployment_config.graceful_shutdown_timeout_s
+    assert grace_s > generator.max_ongoing_requests * clip_s
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
