@@ -228,11 +228,13 @@ class _ClipRun:
         """Commit; where there is no space, wait for it as long as the clip is wanted."""
         pause_s = 0.0
         while True:
-            committed = asyncio.ensure_future(_answer(self._commit(execution)))
+            answer = _answer(self._commit(execution))
+            committed: asyncio.Future[bool] = asyncio.ensure_future(answer)
             async for beat in self._wait("commit", committed, self._deadlines.commit_s):
                 yield beat
             error = committed.exception()
-            if error is None or not isinstance(full := cause_of(error), StorageFull):
+            full = None if error is None else cause_of(error)
+            if not isinstance(full, StorageFull):
                 yield Committed(first=committed.result(), stage_seconds=self._seconds)
                 return
             if not pause_s:  # told to the log once a clip
