@@ -37,6 +37,7 @@ def measure(service: RecoveryService) -> dict[str, Any]:
             }
             print(row, flush=True)
             found["rows"].append(row)
+        write_result("recovery", found)  # what is there, should the rest fail
     return found
 
 

@@ -243,8 +243,7 @@ def _recovery(result: Result) -> Rows:
         rows.append(
             (
                 f"{part} killed (-9), the worst of {len(mine)} stages: told / scene complete",
-                f"after {told:.1f} / {complete:.1f} s "
-                f"(an undisturbed scene takes {result['undisturbed_s']:.1f} s)",
+                f"after {told:.1f} / {complete:.1f} s",
             )
         )
     return rows

@@ -131,7 +131,9 @@ def _gated(stage: str, method: Callable[..., Any]) -> Callable[..., Any]:
 def _gated_commit(method: Callable[..., bool]) -> Callable[..., bool]:
     @functools.wraps(method)
     def gated(self: Any, trajectory_id: str, *arguments: Any) -> bool:
-        from worldstereo.formats import results
+        from worldstereo.formats import results as results_module
+
+        results: Any = results_module
 
         def flush_tree(folder: Path) -> None:  # the last thing before the clip is renamed
             original(folder)

@@ -210,12 +210,21 @@ class RecoveryService:
 
     def begun(self, stage: str) -> tuple[Scene, Watcher]:
         """A new scene, held at ``stage``, and a client that follows it."""
-        self.service.wait_until_ready()
+        self._wait_until_whole()
         self.gates.close(stage)
         scene = self._submit()
         watcher = Watcher(self.service.cluster.url, scene)
         self.gates.wait(stage)
         return scene, watcher
+
+    def _wait_until_whole(self) -> None:
+        """Until there is a process of each part, which readiness alone may not know at once."""
+        parts = [title for part, title in PARTS.items() if part != "memory bank"]
+        deadline = time.monotonic() + PATIENCE_S
+        while not all(self.service.processes(title) for title in parts):
+            assert time.monotonic() < deadline, self.service.processes("ray::")
+            time.sleep(0.1)
+        self.service.wait_until_ready()
 
     def struck(self, stage: str, strike: Callable[[], Moment]) -> Recovered:
         """Run the scene, with something done to the service while the scene stands at ``stage``.
