@@ -15,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from worldstereo_client.schemas import Event, Problem, UriSubmission
 
+from deployments import openai_errors
 from deployments.guard import OPEN_PATHS
 from deployments.http_errors import MEDIA_TYPE
 
@@ -64,8 +65,10 @@ def document(api: FastAPI, *, keys_required: bool) -> Callable[[], dict[str, Any
         if api.openapi_schema is None:
             found = get_openapi(title=api.title, version=api.version, routes=api.routes)
             for path, operations in found["paths"].items():
+                error = _openai_response if openai_errors.is_meant_for(path) else _problem_response
                 for operation in operations.values():
-                    _describe(operation, guarded=keys_required and path not in OPEN_PATHS)
+                    guarded = keys_required and path not in OPEN_PATHS
+                    _describe(operation, error, guarded=guarded)
             if keys_required:
                 schemes = found.setdefault("components", {}).setdefault("securitySchemes", {})
                 schemes["key"] = {"type": "http", "scheme": "bearer"}
@@ -77,26 +80,36 @@ def document(api: FastAPI, *, keys_required: bool) -> Callable[[], dict[str, Any
     return described
 
 
-def _describe(operation: dict[str, Any], *, guarded: bool) -> None:
+def _describe(
+    operation: dict[str, Any], error: Callable[[int], dict[str, Any]], *, guarded: bool
+) -> None:
     responses: dict[str, Any] = operation["responses"]
-    responses.setdefault("500", _problem_response(500))
+    responses.setdefault("500", error(500))
     if guarded:
         operation["security"] = [{"key": []}]
         for status in (401, 403, 429):
-            responses.setdefault(str(status), _problem_response(status))
+            responses.setdefault(str(status), error(status))
     for response in responses.values():
         content: dict[str, Any] = response.get("content", {})
         sent_as_json = content.get("application/json", {}).get("schema", {}).get("$ref", "")
         if sent_as_json.endswith("/HTTPValidationError"):
-            response |= _problem_response(422)
+            response |= error(422)
         elif sent_as_json.endswith("/Problem"):
             content[MEDIA_TYPE] = content.pop("application/json")
 
 
 def _problem_response(status: int) -> dict[str, Any]:
+    return _error_response(status, MEDIA_TYPE, "Problem")
+
+
+def _openai_response(status: int) -> dict[str, Any]:
+    return _error_response(status, "application/json", "ErrorAnswer")
+
+
+def _error_response(status: int, media_type: str, model: str) -> dict[str, Any]:
     headers = {401: {"headers": _CHALLENGE}, 429: {"headers": _RETRY_AFTER}}.get(status, {})
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {"description": _WHAT[status], "content": {MEDIA_TYPE: schema}, **headers}
+    schema = {"schema": {"$ref": f"#/components/schemas/{model}"}}
+    return {"description": _WHAT[status], "content": {media_type: schema}, **headers}
 
 
 def _add_bodies(found: dict[str, Any]) -> None:
