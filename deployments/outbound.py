@@ -15,12 +15,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from deployments.public_addresses import Address, is_public
 from worldstereo.errors import ParameterError
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-# IPv4 addresses behind translators: RFC 6052, and its local-use prefix RFC 8215.
-_TRANSLATED = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))
 _LONGEST_URL = 2048
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")  # in ASCII, as it goes to the resolver
 
@@ -72,27 +69,6 @@ def check_url(url: str, rules: OutboundRules, where: str) -> httpx.URL:
     if not _may_connect(host, address, rules):
         raise _refused(where, url, "a public address")
     return parsed
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address is one of the internet's, and no way round to one that is not."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address.teredo is not None:
-            inner = address.teredo[1]
-        if inner is None and any(address in network for network in _TRANSLATED):
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(inner)
-        if address.is_site_local:
-            return False
-    return address.is_global and not (
-        address.is_multicast
-        or address.is_reserved
-        or address.is_loopback
-        or address.is_link_local
-        or address.is_unspecified
-    )
 
 
 async def judged_addresses(host: str, port: int, rules: OutboundRules) -> list[str]:

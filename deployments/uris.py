@@ -9,7 +9,6 @@ through the same checks. What the bytes are is the submission's part.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import socket
 import ssl
 import time
@@ -24,15 +23,11 @@ import httpcore
 from configs.settings import MIB, UriSettings
 from deployments.errors import UploadTooLarge, UriError
 from deployments.multipart import ReceivedFile
+from deployments.public_addresses import is_public
 from worldstereo.errors import MissingDependencyError
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK = MIB
-
-# Public by number, but a service of the host that a machine of this cloud runs on.
-_HOSTS_OWN = frozenset({ipaddress.ip_address("168.63.129.16")})
-_UNICAST = ipaddress.ip_network("2000::/3")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], list[str]]
 Connect = Callable[..., httpcore.NetworkStream]
@@ -232,27 +227,6 @@ class PublicAddressesOnly(httpcore.NetworkBackend):
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
                 return self._connect(address, port, timeout=timeout, **options)
         return self._connect(addresses[-1], port, timeout=timeout, **options)
-
-
-def is_public(address: str) -> bool:
-    """Whether an address is anybody's in the internet: not private, of this machine, or of a cloud.
-
-    Addresses of version 6 that stand for one of version 4 are judged by that one.
-    """
-    try:
-        # A zone after % is of this machine.
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
-        if found in _NAT64:
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner:
-            return is_public(str(inner))
-        if found not in _UNICAST:
-            return False
-    return found.is_global and not found.is_multicast and found not in _HOSTS_OWN
 
 
 def _parts(uri: str) -> SplitResult:

@@ -59,7 +59,10 @@ def test_all_commands_are_there() -> None:
     }
     assert names == {
         *("run", "serve", "submit", "status", "watch", "cancel", "download", "models", "doctor"),
-        *("build", "export", "evaluate", "fetch-weights"),
+        *("build", "export", "evaluate", "fetch-weights", "resume", "delete", "gc"),
+    }
+    assert "keys" in {
+        group.name or group.typer_instance.info.name for group in app.registered_groups
     }
 
 

@@ -19,9 +19,9 @@ from deployments.outbound import (
     JudgedTransport,
     OutboundRules,
     check_url,
-    is_public,
     outbound_client,
 )
+from deployments.public_addresses import is_public
 from tests.receiver import receiving
 from worldstereo.errors import ParameterError
 

@@ -26,8 +26,9 @@ from worldstereo_client.schemas import Scene
 from configs.settings import UploadLimits, UriSettings
 from deployments.api import Backend, create_api
 from deployments.errors import UploadTooLarge, UriError
+from deployments.public_addresses import is_public
 from deployments.remote_upload import RemoteUploads
-from deployments.uris import PublicAddressesOnly, UriReader, is_public
+from deployments.uris import PublicAddressesOnly, UriReader
 from tests.deployments.http_api import problem_in
 
 HOST, OTHER = "scenes.example", "other.example"
