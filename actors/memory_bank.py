@@ -8,9 +8,12 @@ local face of it.
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +80,8 @@ class BankSpec:
         blobs: what keeps the scene's files beside this node; None: all nodes see ``output``.
         folder: of the scene on this node, whose folders ``blobs`` keeps.
         logging: of its process; None leaves it as it is.
+        idle_s: after so many seconds without a call its memory is given up, to be read from disk by
+            the next one; None: never.
     """
 
     service: str
@@ -94,6 +99,7 @@ class BankSpec:
     blobs: BlobStore | None = None
     folder: Path | None = None
     logging: LogOptions | None = None
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,12 @@ class MemoryBankActor:
         self._blobs = _blobs_of(spec)
         self._stage = SceneStage("open")
         self._stopped = False
+        self._working, self._used_at = threading.Lock(), time.monotonic()
         set_up_logging("memory bank", spec.logging)
+        if spec.idle_s is not None:
+            threading.Thread(
+                target=self._give_up_when_idle, args=[spec.idle_s], daemon=True
+            ).start()
 
     def open(self, epoch: str) -> OpenedScene:
         """Plan the scene, or read its plan, and serve attempts of ``epoch`` alone from now on.
@@ -153,7 +164,7 @@ class MemoryBankActor:
         """
         from worldstereo.formats.manifest import MANIFEST
 
-        with log_ids(scene=self._spec.scene_id):
+        with self._at_work(), log_ids(scene=self._spec.scene_id):
             with telling_full_storage():
                 run = self._scene()
                 # A finished scene that is resumed is not finished; its outputs may come out
@@ -172,7 +183,7 @@ class MemoryBankActor:
         self, trajectory_id: str, attempt_id: str | None = None
     ) -> tuple[Clip | None, Preparation]:
         """The decoded clip with its references; None when it is committed already."""
-        with self._about(trajectory_id, attempt_id):
+        with self._at_work(), self._about(trajectory_id, attempt_id):
             run = self._scene()
             if trajectory_id in run.committed:
                 self._keep(OUTPUT)  # what was committed when the blob store was away
@@ -200,7 +211,7 @@ class MemoryBankActor:
         Raises:
             StorageFull: nothing was written.
         """
-        with self._about(trajectory_id, attempt_id), telling_full_storage():
+        with self._at_work(), self._about(trajectory_id, attempt_id), telling_full_storage():
             first = self._scene().commit(trajectory_id, frames, dict(generation))
             self._keep(OUTPUT)
             logger.info("clip committed" if first else "clip was committed before")
@@ -218,7 +229,7 @@ class MemoryBankActor:
 
         # Whoever wants this one stopped says so again; an earlier word was about an earlier one.
         self._stopped = False
-        with log_ids(scene=self._spec.scene_id):
+        with self._at_work(), log_ids(scene=self._spec.scene_id):
             if self._reconstruction is None:
                 self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
             with telling_full_storage():
@@ -231,7 +242,7 @@ class MemoryBankActor:
         Raises:
             StorageFull: there is no space for it.
         """
-        with telling_full_storage():
+        with self._at_work(), telling_full_storage():
             self._scene().finish(dict(states))
             self._keep(OUTPUT)
 
@@ -241,7 +252,8 @@ class MemoryBankActor:
 
     def size(self) -> BankSize:
         """What the memory holds now."""
-        return BankSize(0, 0) if self._run is None else BankSize(*self._run.memory_size)
+        run = self._run
+        return BankSize(0, 0) if run is None else BankSize(*run.memory_size)
 
     def stop(self) -> None:
         """End ``reconstruct``, if it runs, after the clip that it is at."""
@@ -250,6 +262,25 @@ class MemoryBankActor:
     def wanted(self, epoch: str) -> bool:
         """Whether attempts of this epoch still count; after a restart all do until ``open``."""
         return self._epoch in (None, epoch)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._working:
+            try:
+                yield
+            finally:
+                self._used_at = time.monotonic()
+
+    def _give_up_when_idle(self, idle_s: float) -> None:
+        """Drop the memory of a scene whose clips wait for long: all of it is on disk."""
+        while True:
+            time.sleep(idle_s / 4)
+            with self._working:
+                if self._run is not None and time.monotonic() - self._used_at > idle_s:
+                    self._run = self._reconstruction = None
+                    gc.collect()
+                    with log_ids(scene=self._spec.scene_id):
+                        logger.info("memory given up after %g s without a call", idle_s)
 
     def _about(self, trajectory_id: str, attempt_id: str | None) -> AbstractContextManager[None]:
         return log_ids(scene=self._spec.scene_id, trajectory=trajectory_id, attempt=attempt_id)

@@ -295,6 +295,12 @@ class OrchestratorSettings(Settings):
 
     num_cpus: float = Field(default=0.1, gt=0)
     bank_num_cpus: float = Field(default=0.05, ge=0, description="of each scene's memory bank")
+    bank_idle_s: float | None = Field(
+        default=300.0,
+        gt=0,
+        description="a memory bank that nobody calls for this long gives its memory up, and reads "
+        "it from disk when it is called; null: never",
+    )
     max_active_scenes: int = Field(
         default=8, ge=1, description="scenes in progress at once, each with one memory bank"
     )

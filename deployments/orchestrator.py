@@ -335,6 +335,7 @@ class Orchestrator:
             blobs=folders.blobs,
             folder=folder.root,
             logging=self._spec.telling.logging,
+            idle_s=self._spec.settings.bank_idle_s,
         )
         # Finding or making a named actor blocks.
         bank: SceneBank = await asyncio.to_thread(
