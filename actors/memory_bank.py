@@ -15,20 +15,19 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.blobs import INPUT, OUTPUT, PARTS, BlobStore, SceneBlobs
+from actors.blobs import INPUT, OUTPUT, PARTS, SceneBlobs
 from actors.full_storage import telling_full_storage
-from actors.log_lines import LogOptions, log_ids, set_up_logging
+from actors.log_lines import log_ids, set_up_logging
 from actors.messages import Preparation
-from worldstereo.builder.parameters import BuildParameters
-from worldstereo.config import ModelConfig, SceneParameters
-from worldstereo.depth.protocol import DepthSource
+from actors.scene_opening import BankSpec as BankSpec
+from actors.scene_opening import BuildSource as BuildSource
+from actors.scene_opening import build_scene, open_scene
 from worldstereo.errors import GenerationCancelled
-from worldstereo.types import Clip, SceneInput, UInt8
+from worldstereo.types import Clip, UInt8
 
 if TYPE_CHECKING:
     from worldstereo.reconstruction.stage import Reconstruction
@@ -38,68 +37,8 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "worldstereo"
 
-# Files of the result folder: the depth of an image that came without, and what a built scene's
-# clips will be generated from.
-ESTIMATED_DEPTH = "estimated_depth.npy"
-CONTACT_SHEET, PREVIEW = "contact_sheet.png", "preview.mp4"
-
 # Of a call that was under way when the process died; the process itself is restarted for ever.
 _CALL_RETRIES = 3
-
-
-@dataclass(frozen=True)
-class BuildSource:
-    """An image that a scene is built from when it is first opened.
-
-    Attributes:
-        image: its file, already validated.
-        parameters: how.
-    """
-
-    image: Path
-    parameters: BuildParameters
-
-
-@dataclass(frozen=True)
-class BankSpec:
-    """All that a memory bank is opened, and opened again, from.
-
-    Attributes:
-        service: tells the services of one Ray cluster apart; names the actor, too.
-        scene_id: names the actor.
-        input: the scene's folder, already validated; built from ``build`` where it is not there.
-        depth: depth map that came beside it, or None.
-        task_type: layout that the folder must have; ``auto`` takes any.
-        output: the scene's result folder.
-        parameters: of its generation.
-        config: of the model that generates the clips.
-        image_features: folder or repository of the network that chooses among references.
-        local_files_only: whether the Hub must not be asked.
-        build: the image of a scene that is built from one.
-        estimator: of depth that did not come; must be picklable.
-        blobs: what keeps the scene's files beside this node; None: all nodes see ``output``.
-        folder: of the scene on this node, whose folders ``blobs`` keeps.
-        logging: of its process; None leaves it as it is.
-        idle_s: after so many seconds without a call its memory is given up, to be read from disk by
-            the next one; None: never.
-    """
-
-    service: str
-    scene_id: str
-    input: Path
-    depth: Path | None
-    task_type: str
-    output: Path
-    parameters: SceneParameters
-    config: ModelConfig
-    image_features: str
-    local_files_only: bool
-    build: BuildSource | None = None
-    estimator: DepthSource | None = None
-    blobs: BlobStore | None = None
-    folder: Path | None = None
-    logging: LogOptions | None = None
-    idle_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -310,10 +249,10 @@ class MemoryBankActor:
                 self._blobs.pull(part)
         if self._spec.build is not None and not self._spec.input.is_dir():
             self._stage = SceneStage("build")
-            _build(self._spec, self._spec.build)
+            build_scene(self._spec, self._spec.build)
             self._keep(INPUT)
         self._stage = SceneStage("plan")
-        return _open_scene(self._spec)
+        return open_scene(self._spec)
 
 
 def _blobs_of(spec: BankSpec) -> SceneBlobs | None:
@@ -321,73 +260,6 @@ def _blobs_of(spec: BankSpec) -> SceneBlobs | None:
         return None
     assert spec.folder is not None
     return spec.blobs.scene(spec.scene_id, spec.folder)
-
-
-def _build(spec: BankSpec, source: BuildSource) -> None:
-    from worldstereo.builder.build import build_input
-    from worldstereo.formats.atomic import remove_leftovers
-
-    remove_leftovers(spec.input.parent)  # of a process that died while it built
-    build_input(
-        source.image,
-        spec.depth,
-        spec.estimator,
-        source.parameters,
-        spec.input,
-        scale_map=spec.config.scale_map,
-        renderer=spec.parameters.renderer,
-    )
-
-
-def _show(scene: SceneInput, spec: BankSpec) -> None:
-    """Write how a scene was built, and pictures of what its clips will be generated from."""
-    from worldstereo.builder.contact_sheet import (
-        contact_sheet,
-        write_contact_sheet,
-        write_preview,
-    )
-    from worldstereo.builder.report import REPORT_FILE
-    from worldstereo.formats.atomic import atomic_write_bytes
-
-    nframe = spec.config.nframe
-    sheet, preview = spec.output / CONTACT_SHEET, spec.output / PREVIEW
-    report = spec.output / REPORT_FILE
-    if not report.is_file():  # the process died when the scene had just been built
-        report.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_bytes(report, (spec.input / REPORT_FILE).read_bytes())
-    if not sheet.is_file():
-        write_contact_sheet(sheet, contact_sheet(scene, nframe=nframe))
-    if not preview.is_file():
-        write_preview(preview, scene, nframe=nframe)
-
-
-def _open_scene(spec: BankSpec) -> SceneRun:
-    from worldstereo.builder.estimate import with_estimated_depth
-    from worldstereo.formats.scene_folder import read_scene
-    from worldstereo.memory.features import DinoFeatures
-    from worldstereo.scene import SceneRun
-
-    def read(depth: Path | None) -> SceneInput:
-        return read_scene(
-            spec.input,
-            scale_map=spec.config.scale_map,
-            nframe=spec.config.nframe,
-            align_nframe=spec.parameters.align_nframe,
-            task_type=spec.task_type,
-            depth=depth,
-            needs_depth=spec.estimator is None,
-        )
-
-    # The depth of a panorama or picture that was built from is in its renders.
-    scene = read(None if spec.build is not None else spec.depth)
-    if spec.build is not None:
-        _show(scene, spec)
-    if spec.estimator is not None:
-        scene = with_estimated_depth(scene, spec.estimator, spec.output / ESTIMATED_DEPTH)
-    features = DinoFeatures.from_pretrained(
-        spec.image_features, local_files_only=spec.local_files_only
-    )
-    return SceneRun.open(scene, spec.parameters, spec.config, spec.output, image_features=features)
 
 
 class SceneBank:
