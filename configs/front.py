@@ -1,4 +1,4 @@
-"""What stands between the HTTP API and its users: limits, keys, addresses, what is kept and where."""
+"""What stands in front of the service: limits, keys, addresses, what is kept and where."""
 
 from __future__ import annotations
 
