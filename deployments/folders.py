@@ -15,6 +15,7 @@ With a blob store each node has a ``data_dir`` of its own, and the store has wha
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import shutil
 from collections.abc import Collection, Iterable
@@ -22,9 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.blobs import OUTPUT, BlobStore
+from actors.blobs import OUTPUT, BlobStore, BlobStoreAway
 from configs.settings import AppArgs
 from worldstereo.formats.manifest import ManifestFile
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,14 @@ class SceneFolders:
         """The folders of all requests whose bodies came."""
         parent = self.root / "uploads"
         return sorted(parent.iterdir()) if parent.is_dir() else []
+
+    def discard(self, scene_id: str) -> None:
+        """Remove the files of a scene that was not stored; those in a blob store if it answers."""
+        try:
+            self.remove(scene_id)
+        except BlobStoreAway as error:
+            logger.warning("scene %s: files of it may be left: %s", scene_id, error)
+            remove_folder(self.scene(scene_id).root)
 
     def new_upload(self) -> SceneFolder:
         """A fresh folder for one request, on the file system that scenes are on."""

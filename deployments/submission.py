@@ -247,7 +247,7 @@ class Submitter:
             raise
         finally:
             if not keep:
-                self._folders.remove(new.id)
+                self._folders.discard(new.id)
 
     def _take_scene(
         self,

@@ -1,0 +1,131 @@
+"""The HTTP API where the files of scenes lie in S3: two nodes that share no folder."""
+
+import dataclasses
+import io
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from worldstereo_client.schemas import SceneStatus
+
+from actors.blobs import BlobStore, BlobStoreAway, SceneBlobs
+from deployments.folders import SceneFolders
+from deployments.store import Store
+from tests.actors.s3 import s3_server
+from tests.deployments.http_api import FakeOrchestrator, problem_in
+from worldstereo.formats.atomic import atomic_write_bytes
+
+FILES = {"plan.json": b"{}", "renders/a/video.mp4": b"film" * 500, "manifest.json": b"{}"}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[BlobStore]:
+    with s3_server() as store:
+        yield store
+
+
+@pytest.fixture
+def blobs(bucket: BlobStore, tmp_path: Path) -> BlobStore:
+    return dataclasses.replace(bucket, url=f"{bucket.url}/{tmp_path.name}")
+
+
+@pytest.fixture
+def folders(tmp_path: Path, blobs: BlobStore) -> SceneFolders:
+    """Of the ingress' node."""
+    return SceneFolders(tmp_path / "ingress", blobs)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, blobs: BlobStore) -> SceneFolders:
+    """Of the node that the scene's memory bank is on."""
+    return SceneFolders(tmp_path / "elsewhere", blobs)
+
+
+async def submitted(http: httpx.AsyncClient, archive: bytes) -> str:
+    response = await http.post("/v1/scenes", files={"scene": ("kitchen.zip", archive)})
+    assert response.status_code == 202, response.text
+    return str(response.json()["id"])
+
+
+def finish_elsewhere(store: Store, elsewhere: SceneFolders, scene_id: str) -> None:
+    """What a memory bank on another node leaves."""
+    for name, content in FILES.items():
+        atomic_write_bytes(elsewhere.scene(scene_id).output / name, content)
+    elsewhere.keep(scene_id, ["output"])
+    store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
+    store.advance_scene(scene_id, SceneStatus.COMPLETED)
+
+
+async def test_an_input_reaches_another_node(
+    http: httpx.AsyncClient, kitchen_zip: bytes, elsewhere: SceneFolders, folders: SceneFolders
+) -> None:
+    scene_id = await submitted(http, kitchen_zip)
+    elsewhere.bring(scene_id, ["input"])
+    here, there = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (folders.scene(scene_id).input, elsewhere.scene(scene_id).input)
+    )
+    assert there
+    assert here == there
+
+
+async def test_results_of_another_node_are_listed_fetched_and_deleted(
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    store: Store,
+    elsewhere: SceneFolders,
+    folders: SceneFolders,
+    blobs: BlobStore,
+) -> None:
+    scene_id = await submitted(http, kitchen_zip)
+    root = f"/v1/scenes/{scene_id}"
+    assert (await http.get(f"{root}/artefacts")).json() == {"artefacts": []}
+    finish_elsewhere(store, elsewhere, scene_id)
+    shutil.rmtree(elsewhere.root)  # and that node is lost
+    listed = (await http.get(f"{root}/artefacts")).json()["artefacts"]
+    assert {item["name"]: item["bytes"] for item in listed} == {
+        name: len(content) for name, content in FILES.items()
+    }
+    assert not folders.scene(scene_id).output.exists(), "a list fetches nothing"
+    for item in listed:
+        response = await http.get(item["url"])
+        assert response.content == FILES[item["name"]]
+        assert response.headers["ETag"] == f'"{item["sha256"]}"'
+    part = await http.get(f"{root}/artefacts/renders/a/video.mp4", headers={"Range": "bytes=1-4"})
+    assert (part.status_code, part.content) == (206, b"ilmf")
+    problem_in(await http.get(f"{root}/artefacts/no.txt"), 404, "ArtefactNotFound")
+
+    shutil.rmtree(folders.scene(scene_id).output)
+    archive = zipfile.ZipFile(io.BytesIO((await http.get(f"{root}/archive")).content))
+    assert {name: archive.read(name) for name in archive.namelist()} == FILES
+
+    assert (await http.delete(root)).status_code == 204
+    assert not folders.scene(scene_id).root.exists()
+    scene = blobs.scene(scene_id, folders.root)
+    assert scene.index("output") == scene.index("input") == {}
+
+
+async def test_a_submission_that_cannot_be_kept_is_told_and_leaves_nothing(
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    store: Store,
+    folders: SceneFolders,
+    orchestrator: FakeOrchestrator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The blob store goes away: while the input is kept, and still when it would be removed."""
+
+    def away(*arguments: object) -> None:
+        raise BlobStoreAway("the blob store cannot be used", where="s3://bucket")
+
+    monkeypatch.setattr(SceneBlobs, "push", away)
+    monkeypatch.setattr(SceneBlobs, "delete", away)
+    response = await http.post("/v1/scenes", files={"scene": ("kitchen.zip", kitchen_zip)})
+    problem_in(response, 503, "BlobStoreAway")
+    assert response.headers["Retry-After"] == "5"
+    assert store.queued() == orchestrator.woken == 0
+    assert not folders.uploads()
+    assert not folders.stored()
