@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, get_current_placement_group
@@ -44,6 +45,8 @@ from cluster.topology import order_ranks
 from worldstereo.errors import GenerationCancelled, GenerationError, WorldStereoError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Time for the last word to leave the process before it ends.
 _LAST_WORD_S = 0.3
@@ -197,13 +200,19 @@ class _ClipRun:
 
     async def _stages(self) -> AsyncIterator[Message]:
         yield Advanced("retrieve")
-        clip, preparation = self._bank.prepare(
-            self._request.trajectory_id, self._request.attempt_id
-        )
-        prepared: asyncio.Future[Preparation] = asyncio.ensure_future(_answer(preparation))
-        async for beat in self._wait("retrieve", prepared, self._deadlines.retrieve_s):
-            yield beat
-        if prepared.result().committed:
+        clip: Any = None
+
+        def prepare() -> Awaitable[Preparation]:
+            nonlocal clip
+            request = self._request
+            clip, preparation = self._bank.prepare(request.trajectory_id, request.attempt_id)
+            return _answer(preparation)
+
+        prepared: list[Preparation] = []
+        limit_s = self._deadlines.retrieve_s
+        async for message in self._once_storage_is_there("retrieve", prepare, limit_s, prepared):
+            yield message
+        if prepared[0].committed:
             yield Committed(first=False)
             return
 
@@ -228,23 +237,34 @@ class _ClipRun:
         self._leave_turn()
 
         yield Advanced("commit")
-        async for message in self._until_committed(execution):
+        committed: list[bool] = []
+        limit_s = self._deadlines.commit_s
+        commit = partial(self._commit, execution)
+        async for message in self._once_storage_is_there("commit", commit, limit_s, committed):
             yield message
+        logger.info("clip done")
+        yield Committed(first=committed[0], stage_seconds=self._seconds)
 
-    async def _until_committed(self, execution: Execution) -> AsyncIterator[Message]:
-        """Commit; where there is no space, wait for it as long as the clip is wanted."""
+    async def _once_storage_is_there(
+        self, stage: str, ask: Callable[[], Awaitable[T]], limit_s: float, answers: list[T]
+    ) -> AsyncIterator[Message]:
+        """Ask the bank; where the storage is full or away, again, as long as the clip is wanted.
+
+        Args:
+            stage: that this is a part of.
+            ask: asks the bank, and can be repeated.
+            limit_s: longest time for an answer.
+            answers: gets the answer.
+        """
         pause_s = 0.0
         while True:
-            answer = _answer(self._commit(execution))
-            committed: asyncio.Future[bool] = asyncio.ensure_future(answer)
-            async for beat in self._wait("commit", committed, self._deadlines.commit_s):
+            answer = asyncio.ensure_future(ask())
+            async for beat in self._wait(stage, answer, limit_s):
                 yield beat
-            error = committed.exception()
+            error = answer.exception()
             full = None if error is None else cause_of(error)
             if not isinstance(full, StorageAway):
-                first = committed.result()
-                logger.info("clip done")
-                yield Committed(first=first, stage_seconds=self._seconds)
+                answers.append(answer.result())
                 return
             if not pause_s:  # told to the log once a clip
                 logger.warning("clip %s waits: %s", self._request.trajectory_id, full)
@@ -257,15 +277,16 @@ class _ClipRun:
                     raise GenerationCancelled("stopped before there was space for it")
                 yield Beat()
 
-    def _commit(self, execution: Execution) -> Any:
+    def _commit(self, execution: Execution) -> Awaitable[bool]:
         # Only what decides the result: two runs of a scene leave the same files.
         generation = {
             "num_inference_steps": self._request.num_inference_steps,
             "guidance_scale": self._request.guidance_scale,
         }
-        return self._bank.commit(
+        committed: Awaitable[bool] = self._bank.commit(
             self._request.trajectory_id, execution.frames, generation, self._request.attempt_id
         )
+        return _answer(committed)
 
     async def _wait(
         self, stage: str, answer: asyncio.Future[Any], limit_s: float
@@ -391,7 +412,7 @@ def _bundles_of_ranks(placement: PlacementGroup | None) -> list[int] | None:
     return [index + 1 for index in order_ranks(workers, first=nodes[0])]
 
 
-async def _answer(reference: Awaitable[Any]) -> Any:
+async def _answer(reference: Awaitable[T]) -> T:
     return await reference
 
 

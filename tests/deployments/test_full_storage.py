@@ -8,16 +8,18 @@ from collections.abc import Awaitable, Callable
 import pytest
 from worldstereo_client.schemas import Event, SceneStatus
 
+from actors.blobs import BlobStoreAway
 from actors.full_storage import StorageFull, telling_full_storage
-from actors.messages import Advanced, Committed, Paused, Stopped
+from actors.messages import Advanced, Committed, Paused, Preparation, Stopped
 from deployments.store import Store
 from tests.deployments.doubles import WORKS, FakeMemory, FakeReplicas
-from tests.deployments.replica_doubles import SIGNS, Bank, Caller, Group, replica_of
+from tests.deployments.replica_doubles import SIGNS, Bank, Caller, Group, Method, replica_of
 from tests.deployments.test_scene_job import PLAN, job_of, new_scene
 from worldstereo.errors import MediaError
 
 pytestmark = pytest.mark.virtual_time
 
+AWAY = BlobStoreAway("the blob store cannot be used", where="s3://bucket")
 FULL = StorageFull("no space is left for results", where="data_dir")
 
 
@@ -65,6 +67,45 @@ async def test_a_clip_without_space_is_kept_and_committed_later(
     assert isinstance(said[-1], Committed)
     assert said.count(SIGNS[0]) == 1  # it was generated once
     assert caplog.text.count("no space is left") == 1
+
+
+class ForgetfulBank(Bank):
+    """A memory bank that must read its scene again, from a blob store that is away at first."""
+
+    def __init__(self, tries: int, *, committed: bool = False) -> None:
+        super().__init__()
+        self.tries = tries
+        self.preparation = Preparation(committed=committed)
+        self.prepare = Method(lambda trajectory_id, attempt_id: ("clip", self._prepared()))
+
+    async def _prepared(self) -> Preparation:
+        self.tries -= 1
+        if self.tries > 0:
+            raise AWAY
+        return self.preparation
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_clip_that_cannot_be_prepared_now_waits(committed: bool) -> None:
+    caller = Caller(
+        replica_of(Group(SIGNS)), ForgetfulBank(tries=3, committed=committed), "attempt"
+    )
+    await caller.task
+    said = caller.messages
+    assert said[1:4] == [Advanced("retrieve"), Paused(AWAY), Paused(AWAY)]
+    assert isinstance(said[-1], Committed)
+    assert said[-1].first is not committed
+    assert said.count(SIGNS[0]) == (0 if committed else 1)
+
+
+async def test_a_clip_that_waits_to_be_prepared_is_stopped_when_it_is_cancelled() -> None:
+    group = Group(SIGNS)
+    caller = Caller(replica_of(group), ForgetfulBank(tries=1000), "attempt")
+    await caller.until(Paused(AWAY))
+    group.cancel("attempt")
+    await caller.task
+    assert caller.messages[-1] == Stopped()
+    assert SIGNS[0] not in caller.messages
 
 
 async def test_a_clip_that_waits_for_space_is_stopped_when_it_is_cancelled() -> None:
