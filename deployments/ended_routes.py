@@ -30,9 +30,14 @@ def add_ended_routes(api: FastAPI, backend: Backend) -> None:
     @api.post("/v1/scenes/{scene_id}/resume", status_code=202, responses=problems(404, 409, 429))
     async def resume(scene_id: str, caller: CallerOf) -> Scene:
         """Queue a failed scene again; its committed clips stay, the others are generated anew."""
-        await backend.scene(scene_id, caller)
-        most = backend.submitter.max_queued_scenes
-        await asyncio.to_thread(backend.store.resume_scene, scene_id, max_queued=most)
+        record = await backend.scene(scene_id, caller)
+        await asyncio.to_thread(
+            backend.store.resume_scene,
+            scene_id,
+            max_queued=backend.submitter.max_queued_scenes,
+            # A key's own limit, not that of an administrator who resumes for others.
+            max_queued_of_owner=caller.max_queued if caller.owner == record.owner else None,
+        )
         await backend.wake()
         return await backend.shown(await backend.scene(scene_id, caller))
 

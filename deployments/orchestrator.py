@@ -292,6 +292,7 @@ class Orchestrator:
         if breaks >= _MAX_BREAKS:
             error = InternalError("the scene could not be run", got=f"{reason}, {breaks} times")
             await job.give_up(error)
+            await asyncio.to_thread(self._close_bank, scene_id)  # of an earlier break
         else:
             await asyncio.sleep(self._spec.settings.retry_delay_s * 2**breaks)
 

@@ -23,6 +23,7 @@ from deployments.errors import IdempotencyConflict, SceneNotFound
 from deployments.outage import Outage
 from deployments.records import EndedScene, SceneKind, SceneRecord, Submission, problem_from
 from deployments.tables import attempts, events, idempotency_keys, scenes, trajectories
+from deployments.waiting_line import waiting_line
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class StoreQueries:
         """
         with self._reads() as connection:
             return scene_of(connection, submission)
+
+    def has_key(self, owner: str, key: str) -> bool:
+        """Whether this owner has sent a scene with this idempotency key."""
+        keys = idempotency_keys.c
+        query = select(keys.key).where(keys.owner == owner, keys.key == key)
+        with self._reads() as connection:
+            return connection.execute(query).one_or_none() is not None
 
     def queued(self, owner: str | None = None) -> int:
         """How many scenes wait, of this owner alone if one is named."""
@@ -136,14 +144,14 @@ class StoreQueries:
         return found, found[-1].number if len(rows) > limit else None
 
     def queue_position(self, scene: SceneRecord) -> int | None:
-        """How many scenes wait in front of this one; None when it does not wait."""
+        """How many scenes begin before this one as things stand; None when it does not wait."""
         if scene.status is not SceneStatus.QUEUED:
             return None
-        waiting = select(func.count()).where(
-            scenes.c.status == SceneStatus.QUEUED, scenes.c.number < scene.number
-        )
+        line = waiting_line()
+        query = select(line.c.place).where(line.c.id == scene.id)
         with self._reads() as connection:
-            return connection.execute(waiting).scalar_one()
+            place: int | None = connection.execute(query).scalar_one_or_none()
+        return None if place is None else place - 1
 
     def in_state(self, states: Collection[SceneStatus], limit: int | None = None) -> list[str]:
         """Ids of the scenes in these states, oldest first."""
@@ -152,35 +160,11 @@ class StoreQueries:
             return list(connection.execute(query.limit(limit)).scalars())
 
     def next_waiting(self, limit: int) -> list[str]:
-        """Ids of the scenes that are to begin next.
-
-        The highest priority first; of equal ones whoever has the fewest scenes in progress, and
-        the oldest of theirs.
-        """
-        active = (
-            select(scenes.c.owner, func.count().label("count"))
-            .where(scenes.c.status.in_([SceneStatus.IN_PROGRESS, SceneStatus.CANCELLING]))
-            .group_by(scenes.c.owner)
-            .subquery()
-        )
-        order = (scenes.c.priority.desc(), scenes.c.number)
-        turn = func.row_number().over(partition_by=scenes.c.owner, order_by=order)
-        waiting = (
-            select(
-                scenes.c.id,
-                scenes.c.priority,
-                scenes.c.number,
-                (turn + func.coalesce(active.c.count, 0)).label("turn"),
-            )
-            .join_from(scenes, active, active.c.owner == scenes.c.owner, isouter=True)
-            .where(scenes.c.status == SceneStatus.QUEUED)
-            .subquery()
-        )
-        query = select(waiting.c.id).order_by(
-            waiting.c.priority.desc(), waiting.c.turn, waiting.c.number
-        )
+        """Ids of the scenes that are to begin next, in order."""
+        line = waiting_line()
+        query = select(line.c.id).order_by(line.c.place).limit(limit)
         with self._reads() as connection:
-            return list(connection.execute(query.limit(limit)).scalars())
+            return list(connection.execute(query).scalars())
 
     def ended(self) -> list[EndedScene]:
         """All scenes that have ended, the one that ended first in front."""

@@ -191,14 +191,16 @@ class Store(StoreQueries, Leases):
             )
         return SceneStatus(before)
 
-    def resume_scene(self, scene_id: str, *, max_queued: int) -> None:
+    def resume_scene(
+        self, scene_id: str, *, max_queued: int, max_queued_of_owner: int | None = None
+    ) -> None:
         """Queue a failed scene again, and with it its trajectories that failed or were skipped.
 
         Its events go on where they were. Attempts that were lost count no longer.
 
         Raises:
             SceneNotFound, StateConflict: there is no such scene; it has not failed.
-            QueueFull: ``max_queued`` scenes wait already.
+            QueueFull: ``max_queued`` scenes wait already, or ``max_queued_of_owner`` of its owner.
         """
         anew: dict[str, Any] = {"error": None, "started_at": None, "finished_at": None}
         lost = update(attempts).where(attempts.c.scene_id == scene_id, attempts.c.outcome == "lost")
@@ -208,6 +210,10 @@ class Store(StoreQueries, Leases):
             self._advance(connection, scene_id, None, SceneStatus.QUEUED, values=anew)
             # This scene is among those that wait now.
             check_queue(count_queued(connection) - 1, max_queued)
+            if max_queued_of_owner is not None:
+                owner = select(scenes.c.owner).where(scenes.c.id == scene_id)
+                waiting = count_queued(connection, connection.execute(owner).scalar_one())
+                check_queue(waiting - 1, max_queued_of_owner, "of this key")
             for trajectory_id in unfinished_of(connection, scene_id):
                 self._advance(
                     connection, scene_id, trajectory_id, TrajectoryStatus.BLOCKED, values=anew

@@ -135,11 +135,11 @@ class Submitter:
         kind: SceneKind,
     ) -> SceneRecord:
         self._check_headers(content_length, idempotency_key)
-        await asyncio.to_thread(self._check_queues, caller)
+        await asyncio.to_thread(self._check_queues, caller, idempotency_key)
         folder = await asyncio.to_thread(self._folders.new_upload)
         try:
             upload = await self._receive(folder, body, content_type, form)
-            submission = _submission(idempotency_key, upload, caller.owner)
+            submission = _submission(idempotency_key, upload, caller.owner, kind)
             known = await asyncio.to_thread(self._known, submission)
             if known is not None:
                 return known
@@ -150,7 +150,9 @@ class Submitter:
         finally:
             await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=True)
 
-    def _check_queues(self, caller: Caller) -> None:
+    def _check_queues(self, caller: Caller, key: str | None) -> None:
+        if key is not None and self._store.has_key(caller.owner, key):
+            return  # what was sent before needs no place in the queue
         check_queue(self._store.queued(), self._max_queued)
         if caller.max_queued is not None:
             check_queue(self._store.queued(caller.owner), caller.max_queued, "of this key")
@@ -407,11 +409,11 @@ def _request(text: str) -> SceneRequest:
     return parse_json(SceneRequest, text, "parameters")
 
 
-def _submission(key: str | None, upload: Upload, owner: str) -> Submission | None:
+def _submission(key: str | None, upload: Upload, owner: str, kind: SceneKind) -> Submission | None:
     if key is None:
         return None
     # What the sender chose, not how it was wrapped: a boundary may differ between two tries.
-    parts = [_request(upload.parameters).model_dump_json()]
+    parts = [kind, _request(upload.parameters).model_dump_json()]
     for file in (upload.scene, upload.image, upload.depth, upload.depth_unit):
         parts += [file.sha256] if file else ["none"]
     # A depth map's suffix matters.

@@ -31,6 +31,9 @@ The upper half mirrors the engine's tree name by name; the rest is what HTTP and
     |   |-- QueueFull                 429
     |   |-- NotReady                  503: no replica can take a clip
     |   |-- StoreAway                 503: the server's database does not answer now
+    |   |-- StorageAway               503: the server cannot keep files now
+    |   |   |-- BlobStoreAway         503: what keeps them does not answer
+    |   |   `-- StorageFull           507: there is no space for them
     |   `-- InternalError             500
     |-- TransportError                no usable answer came
     |   |-- ServerUnreachable (ConnectionError)
@@ -220,6 +223,18 @@ class StoreAway(ApiError):
     """The server's database does not answer or takes no writes now; ask again a little later."""
 
 
+class StorageAway(ApiError):
+    """The server cannot keep files now; that passes, so ask again a little later."""
+
+
+class BlobStoreAway(StorageAway):
+    """What keeps the server's files does not answer now (503)."""
+
+
+class StorageFull(StorageAway):
+    """The server has no space for files now (507); ask again when somebody has made some."""
+
+
 class InternalError(ApiError):
     """The server failed in a way that it did not foresee (500)."""
 
@@ -278,6 +293,9 @@ WIRE_ERRORS: dict[str, type[WorldStereoError]] = {
         QueueFull,
         NotReady,
         StoreAway,
+        StorageAway,
+        BlobStoreAway,
+        StorageFull,
         InternalError,
     )
 }

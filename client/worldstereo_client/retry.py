@@ -29,7 +29,7 @@ from worldstereo_client.schemas import Problem
 
 logger = logging.getLogger("worldstereo_client")
 
-RETRIED_STATUS = frozenset({429, 502, 503, 504})
+RETRIED_STATUS = frozenset({429, 502, 503, 504, 507})
 RETRIED_ERRORS = (
     httpx.TimeoutException,
     httpx.NetworkError,

@@ -13,6 +13,8 @@ from worldstereo_client.schemas import Problem
 
 import deployments.errors
 import worldstereo.errors as engine
+from actors.blobs import BlobStoreAway
+from actors.full_storage import StorageAway, StorageFull
 
 
 def exceptions_of(*modules: object) -> dict[str, type[Exception]]:
@@ -24,7 +26,9 @@ def exceptions_of(*modules: object) -> dict[str, type[Exception]]:
     }
 
 
-SERVER = exceptions_of(engine, deployments.errors)
+SERVER = exceptions_of(engine, deployments.errors) | {
+    cls.__name__: cls for cls in (StorageAway, StorageFull, BlobStoreAway)
+}
 
 
 @pytest.mark.parametrize("name", sorted(SERVER))

@@ -16,6 +16,7 @@ from typing import Any
 from actors.engine import EngineSpec
 from cluster.local import LocalCluster
 from cluster.loopback import keep_replicas_on_loopback
+from tests.conftest import ROOT
 from tests.deployments.fake_engine import FakeEngine
 from worldstereo.types import Clip, Progress, UInt8
 
@@ -41,6 +42,12 @@ class GatedCluster(LocalCluster):
     """The embedded cluster, whose processes pass the gates in ``FOLDER``."""
 
     worker_setup_hook = "tests.deployments.gates.install"
+
+    def _prepare_environment(self) -> None:
+        super()._prepare_environment()
+        # A process imports its hook before Ray has told it where its driver finds modules.
+        self._environment["PYTHONPATH"] = found = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found]))
 
 
 @dataclass(frozen=True)

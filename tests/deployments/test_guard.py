@@ -167,6 +167,34 @@ async def test_a_key_has_its_own_queue(
     assert list((backend.folders.root / "uploads").iterdir()) == []
 
 
+async def test_a_repeated_submission_needs_no_place_in_the_queue(
+    http: httpx.AsyncClient, keys: KeyStore, kitchen_zip: bytes
+) -> None:
+    """Its answer was lost, and its own scene fills the queue of its key."""
+    key = bearer(keys, max_queued=1)
+    first, again = [
+        await submit(http, kitchen_zip, key | {"Idempotency-Key": "same"}) for _ in range(2)
+    ]
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json()["id"] == again.json()["id"]
+    problem_in(await submit(http, kitchen_zip, key), 429, "QueueFull")
+
+
+async def test_a_key_resumes_no_more_scenes_than_may_wait(
+    http: httpx.AsyncClient, keys: KeyStore, kitchen_zip: bytes, store: Store
+) -> None:
+    key, admin = bearer(keys, max_queued=1), bearer(keys, "admin", max_queued=1)
+    paths = []
+    for _ in range(2):
+        scene = Scene.model_validate_json((await submit(http, kitchen_zip, key)).content)
+        store.advance_scene(scene.id, SceneStatus.IN_PROGRESS)
+        store.advance_scene(scene.id, SceneStatus.FAILED)
+        paths.append(f"{scene.urls.self}/resume")
+    assert (await http.post(paths[0], headers=key)).status_code == 202
+    problem_in(await http.post(paths[1], headers=key), 429, "QueueFull")
+    assert (await http.post(paths[1], headers=admin)).status_code == 202
+
+
 async def test_a_priority_is_kept_as_far_as_the_key_allows(
     http: httpx.AsyncClient, keys: KeyStore, kitchen_zip: bytes, backend: Backend
 ) -> None:

@@ -189,6 +189,8 @@ def test_who_begins_next_is_fair_between_owners_and_goes_by_priority(store: Stor
         store.add_scene(replace(scene, owner=owner, priority=priority), max_queued=10)
     assert store.next_waiting(10) == ["ann4", "bob3", "ann0", "ann1", "ann2", "cid5"]
     assert store.next_waiting(2) == ["ann4", "bob3"]
+    places = [store.queue_position(store.scene(name)) for name in store.next_waiting(10)]
+    assert places == list(range(6))
     store.advance_scene("bob3", SceneStatus.IN_PROGRESS)
     store.advance_scene("ann4", SceneStatus.IN_PROGRESS)
     bobs = replace(NewScene("bob6", "kitchen", SceneRequest(), CLIPS), owner="bob")
