@@ -154,29 +154,34 @@ def test_replicas_and_nodes_follow_the_clips_of_a_scene_from_none_to_none(
     service.close()
 
 
+@pytest.mark.parametrize(
+    ("grace_s", "attempts"),
+    [
+        # With enough time it ends its clip; without, the clip is made again by the other.
+        pytest.param(60.0, [1, 1], marks=pytest.mark.recovery(by_default=False)),
+        pytest.param(0.1, [1, 2], marks=pytest.mark.recovery(by_default=True)),
+    ],
+)
 def test_a_replica_that_is_stopped_while_it_generates_loses_no_clip(
-    cluster: MultiNode, data: Path, tmp_path: Path
+    cluster: MultiNode, data: Path, tmp_path: Path, grace_s: float, attempts: list[int]
 ) -> None:
     service = Service(cluster, data)
     kitchen = scenes.make_reconstruction(tmp_path / "kitchen", ("traj_up",))
     archive = make.zip_of_folder(kitchen, "kitchen/")
-    attempts, frames = [], []
-    for grace_s in (60.0, 0.1):
-        options: dict[str, Any] = {"graceful_shutdown_timeout_s": grace_s}
-        two, one = options | {"autoscaling_config": scale(2, 2)}, scale(1, 1)
-        cluster.deploy_config(config_for(cluster, data, **two))
-        cluster.wait_until(lambda: cluster.running(GENERATOR) == 2, "both replicas run")
-        pair = [service.submit(archive, num_inference_steps=25) for _ in range(2)]  # ten seconds
-        for scene in pair:
-            service.wait_for(scene, "denoise 1")
-        cluster.deploy_config(config_for(cluster, data, **options, autoscaling_config=one))
-        for submitted in pair:
-            events = service.wait(submitted)
-            check_committed_once(service.scene(submitted), events)
-            frames.append(service.frames(submitted))
-        attempts.append(sorted(service.scene(s).trajectories[0].attempt for s in pair))
-        cluster.wait_until(lambda: len(cluster.titled(REPLICA)) == 1, "one replica is left")
-    # With enough time it ends its clip; without, the clip is made again by the other.
-    assert attempts == [[1, 1], [1, 2]]
-    assert all(other == frames[0] for other in frames)
+    options: dict[str, Any] = {"graceful_shutdown_timeout_s": grace_s}
+    two, one = options | {"autoscaling_config": scale(2, 2)}, scale(1, 1)
+    cluster.deploy_config(config_for(cluster, data, **two))
+    cluster.wait_until(lambda: cluster.running(GENERATOR) == 2, "both replicas run")
+    pair = [service.submit(archive, num_inference_steps=25) for _ in range(2)]  # ten seconds
+    for scene in pair:
+        service.wait_for(scene, "denoise 1")
+    cluster.deploy_config(config_for(cluster, data, **options, autoscaling_config=one))
+    frames = []
+    for submitted in pair:
+        events = service.wait(submitted)
+        check_committed_once(service.scene(submitted), events)
+        frames.append(service.frames(submitted))
+    assert sorted(service.scene(scene).trajectories[0].attempt for scene in pair) == attempts
+    cluster.wait_until(lambda: len(cluster.titled(REPLICA)) == 1, "one replica is left")
+    assert frames[0] == frames[1]
     service.close()

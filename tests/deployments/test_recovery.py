@@ -18,13 +18,10 @@ from tests.deployments.recovery import PARTS, RecoveryService, settings
 pytestmark = [pytest.mark.cluster]
 
 BY_DEFAULT = {
-    ("orchestrator", "plan"),
     ("orchestrator", "denoise"),
     ("orchestrator", "committed"),
-    ("orchestrator", "finish"),
     ("ingress", "denoise"),
     ("memory bank", "commit"),
-    ("memory bank", "committed"),
     ("memory bank", "outputs"),
     ("coordinator", "decode"),
     ("worker", "encode"),
