@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Update, delete, insert, select, update
 from worldstereo_client.schemas import Event
 
+from deployments.outage import Outage
 from deployments.tables import connect, events, scenes, webhooks
 
 # Events of a scene that are read at once when the next of its own is looked for.
@@ -60,10 +61,15 @@ class WebhookQueue:
 
     Args:
         url: SQLAlchemy URL; the tables must be there.
+        outage: notes when the store is away; that of whoever uses the same store, or None.
+
+    Raises:
+        StoreAway: by every call. Each may be repeated: what is noted twice changes nothing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, outage: Outage | None = None) -> None:
         self._engine = connect(url)
+        self._outage = outage or Outage()
 
     def close(self) -> None:
         """Close all connections; twice is harmless."""
@@ -85,7 +91,7 @@ class WebhookQueue:
             .limit(limit)
         )
         found = []
-        with self._engine.begin() as connection:
+        with self._outage.watched(writes=False), self._engine.begin() as connection:
             for row in connection.execute(query).all():
                 event = _next_change(connection, row.scene_id, row.told_event)
                 if event is not None:
@@ -123,7 +129,8 @@ class WebhookQueue:
         # The scene's row first, as the store does: a change of it that is not committed yet has
         # found that an earlier one is still to be told; this waits for it, and sees its event.
         locked = select(scenes.c.id).where(scenes.c.id == scene_id).with_for_update()
-        with self._engine.execution_options(writes=True).begin() as connection:
+        writer = self._engine.execution_options(writes=True)
+        with self._outage.watched(writes=True), writer.begin() as connection:
             connection.execute(locked)
             yield connection
 
