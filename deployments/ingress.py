@@ -66,7 +66,9 @@ class Ingress:
     def __init__(self, spec: IngressSpec, orchestrator: Any) -> None:
         set_up_logging("ingress", spec.logging)
         self._orchestrator = orchestrator
-        store = wait_for_store(lambda: Store(spec.database_url), _STORE_WAIT_S)
+        store = wait_for_store(
+            lambda outage: Store(spec.database_url, outage=outage), _STORE_WAIT_S
+        )
         self._backend = Backend(
             store=store,
             folders=spec.folders,

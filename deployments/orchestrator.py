@@ -118,7 +118,9 @@ class Orchestrator:
             else ReconstructorService.of(reconstructor, spec.reconstructor)
         )
         self._epoch = uuid.uuid4().hex
-        store = wait_for_store(lambda: Store(spec.database_url), _STORE_WAIT_S)
+        store = wait_for_store(
+            lambda outage: Store(spec.database_url, outage=outage), _STORE_WAIT_S
+        )
         self._store = store.as_holder(self._epoch)
         self._slots = {
             variant: FairSlots(

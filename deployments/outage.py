@@ -135,24 +135,26 @@ async def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
-def wait_for_store(opening: Callable[[], T], limit_s: float) -> T:
+def wait_for_store(opening: Callable[[Outage], T], limit_s: float) -> T:
     """Open a store that may be away at first; blocks.
 
     Args:
-        opening: opens it.
+        opening: opens it; the outage is the same at each try, so that the store which is opened at
+            last knows of it.
         limit_s: how long it is tried, seconds.
 
     Raises:
         StoreAway: it is still away after ``limit_s``.
     """
+    outage = Outage()
     end = time.monotonic() + limit_s
     wait_s = _FIRST_WAIT_S
     while True:
         try:
-            return opening()
+            return opening(outage)
         except StoreAway as error:
             if time.monotonic() >= end:
                 raise
-            logger.warning("waiting for the store: %s", error.__cause__)
+            logger.debug("waiting for the store: %s", error.__cause__)
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

@@ -46,11 +46,12 @@ class StoreQueries:
 
     Args:
         engine: connections to the database, whose tables exist.
+        outage: notes when the store is away; one that began before, or None.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, outage: Outage | None = None) -> None:
         self._engine = engine
-        self.outage = Outage()
+        self.outage = outage or Outage()
         self._reader = engine
         if engine.dialect.name == "postgresql":
             # Else a transaction of several questions would see a moment for each.

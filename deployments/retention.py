@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.settings import RetentionSettings
-from deployments.errors import SceneNotFound, StateConflict
+from deployments.errors import SceneNotFound, StateConflict, StoreAway
 from deployments.folders import SceneFolders
 from deployments.records import EndedScene
 from deployments.removal import remove_scene, remove_strays
@@ -136,8 +136,11 @@ async def sweep_for_ever(retention: Retention) -> None:
         try:
             await asyncio.to_thread(work)
             work = retention.sweep
+        except StoreAway:
+            # The store has logged it; the next sweep tries again.
+            logger.debug("no sweep")
         except Exception:
-            # A store that is away, or a file that cannot be removed: the next sweep tries again.
+            # A file that cannot be removed, say: the next sweep tries again.
             logger.exception("cannot remove scenes that are no longer kept")
         if work == retention.sweep and settings.max_age_s is None and settings.max_bytes is None:
             return

@@ -27,6 +27,7 @@ from worldstereo_client.schemas import (
 from deployments.errors import QueueFull, SceneNotFound, StateConflict
 from deployments.leases import LeaseLost, Leases
 from deployments.migration import migrate
+from deployments.outage import Outage
 from deployments.queries import StoreQueries, count_queued, scene_of, unfinished_of
 from deployments.records import NewScene, SceneRecord, Submission
 from deployments.states import SCENE_TRANSITIONS, TRAJECTORY_TRANSITIONS
@@ -51,14 +52,20 @@ class Store(StoreQueries, Leases):
         url: SQLAlchemy URL; the tables are made when they are missing.
         clock: seconds since the epoch; None: the wall clock, and for leases the database's own
             where it has one.
+        outage: notes when the store is away; that of earlier tries to open it, or None.
 
     Raises:
         StoreAway: by every call, too: the database is stopped, cut off, locked or full.
         StoreError: the database is of a later version of this program.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
-        super().__init__(connect(url))
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] | None = None,
+        outage: Outage | None = None,
+    ) -> None:
+        super().__init__(connect(url), outage)
         self._clock = clock or time.time
         self._lease_clock = time.time if self._engine.dialect.name == "sqlite" else None
         self._lease_clock = clock or self._lease_clock

@@ -15,6 +15,7 @@ from actors.failures import cause_of, first_line
 from actors.log_lines import LogOptions
 from actors.memory_bank import BankSize
 from configs.telling import TracingSettings, WebhookSettings
+from deployments.errors import StoreAway
 from deployments.metrics import NoRecorder, RayRecorder
 from deployments.scene_context import Memory
 from deployments.store import Store
@@ -82,7 +83,7 @@ class Tellers:
             self._tasks.append(loop.create_task(self._gauges()))
         if self.telling.webhooks is not None:
             self._sender = WebhookSender(
-                WebhookQueue(self.database_url),
+                WebhookQueue(self.database_url, self.store.outage),
                 self.telling.webhooks,
                 self.telemetry.recorder,
                 poll_s=self.poll_s,
@@ -106,8 +107,10 @@ class Tellers:
                 load = await asyncio.to_thread(self.store.load, time.time())
                 sizes = await asyncio.gather(*map(_size, self.memories()))
                 self.telemetry.load(load, [size for size in sizes if size is not None])
+            except StoreAway:
+                # The store has logged it.
+                logger.debug("no look at how much there is to do")
             except Exception:
-                # The store may be away for a while.
                 logger.exception("cannot tell how much there is to do")
             await asyncio.sleep(GAUGES_EVERY_S)
 

@@ -7,12 +7,14 @@ receiver has acknowledged, so whoever goes on after a crash tells it again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Update, delete, insert, select, update
 from worldstereo_client.schemas import Event
 
+from deployments.outage import Outage
 from deployments.tables import connect, events, scenes, webhooks
 
 # Events of a scene that are read at once when the next of its own is looked for.
@@ -59,10 +61,15 @@ class WebhookQueue:
 
     Args:
         url: SQLAlchemy URL; the tables must be there.
+        outage: notes when the store is away; that of whoever uses the same store, or None.
+
+    Raises:
+        StoreAway: by every call. Each may be repeated: what is noted twice changes nothing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, outage: Outage | None = None) -> None:
         self._engine = connect(url)
+        self._outage = outage or Outage()
 
     def close(self) -> None:
         """Close all connections; twice is harmless."""
@@ -84,7 +91,7 @@ class WebhookQueue:
             .limit(limit)
         )
         found = []
-        with self._engine.begin() as connection:
+        with self._outage.watched(writes=False), self._engine.begin() as connection:
             for row in connection.execute(query).all():
                 event = _next_change(connection, row.scene_id, row.told_event)
                 if event is not None:
@@ -93,8 +100,7 @@ class WebhookQueue:
 
     def told(self, scene_id: str, event_id: int, now: float, error: str | None = None) -> None:
         """The receiver knows of this event, or will never; ``error`` says why it will not."""
-        with self._engine.execution_options(writes=True).begin() as connection:
-            # The row first: a change that is stored meanwhile waits here, or is seen below.
+        with self._writes_about(scene_id) as connection:
             moved = connection.execute(
                 _row(scene_id)
                 .where(webhooks.c.told_event < event_id)
@@ -106,7 +112,7 @@ class WebhookQueue:
 
     def failed(self, due: DueWebhook, next_at: float, error: str) -> None:
         """It could not be told; try again then."""
-        with self._engine.execution_options(writes=True).begin() as connection:
+        with self._writes_about(due.scene_id) as connection:
             connection.execute(
                 _row(due.scene_id)
                 .where(webhooks.c.told_event < due.event.id)
@@ -115,8 +121,18 @@ class WebhookQueue:
 
     def stop(self, scene_id: str) -> None:
         """Tell this webhook nothing more, whatever becomes of its scene."""
-        with self._engine.execution_options(writes=True).begin() as connection:
+        with self._writes_about(scene_id) as connection:
             connection.execute(delete(webhooks).where(webhooks.c.scene_id == scene_id))
+
+    @contextmanager
+    def _writes_about(self, scene_id: str) -> Iterator[Connection]:
+        # The scene's row first, as the store does: a change of it that is not committed yet has
+        # found that an earlier one is still to be told; this waits for it, and sees its event.
+        locked = select(scenes.c.id).where(scenes.c.id == scene_id).with_for_update()
+        writer = self._engine.execution_options(writes=True)
+        with self._outage.watched(writes=True), writer.begin() as connection:
+            connection.execute(locked)
+            yield connection
 
 
 def _row(scene_id: str) -> Update:

@@ -20,7 +20,9 @@ from worldstereo_client.webhooks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_H
 from actors.log_lines import log_ids
 from configs.telling import WebhookSettings
 from deployments import metrics
+from deployments.errors import StoreAway
 from deployments.metrics import Recorder
+from deployments.outage import patiently
 from deployments.outbound import OutboundRules, outbound_client
 from deployments.records import scene_urls
 from deployments.webhook_queue import DueWebhook, WebhookQueue
@@ -86,8 +88,10 @@ class WebhookSender:
                 self._woken.clear()
                 try:
                     await self._look()
+                except StoreAway:
+                    # It was logged; nothing is lost by looking again.
+                    logger.debug("no look for webhooks")
                 except Exception:
-                    # The store may be away for a while; nothing is lost by looking again.
                     logger.exception("cannot look for webhooks")
                 try:
                     async with asyncio.timeout(self._poll_s):
@@ -114,7 +118,7 @@ class WebhookSender:
             try:
                 await self._note(due, await self._send(due))
             except Exception:
-                # As above: the row says what it said, and it is told once more.
+                # The row says what it said, and it is told once more.
                 logger.exception("cannot note what became of a webhook")
                 await asyncio.sleep(self._poll_s)
             finally:
@@ -150,23 +154,26 @@ class WebhookSender:
         return _Answer(f"answered {status}", gone=status == _GONE)
 
     async def _note(self, due: DueWebhook, answer: _Answer) -> None:
-        """Keep what became of a request, then tell it."""
+        """Keep what became of a request, then tell it.
+
+        While the store is away this waits: the request is not sent again for want of a note.
+        """
         queue, now, status = self._queue, self._clock(), due.event.status
         if answer.error is None:
-            await asyncio.to_thread(queue.told, due.scene_id, due.event.id, now)
+            await patiently(queue.told, due.scene_id, due.event.id, now)
             outcome = "delivered"
             logger.info("webhook told of %s", status)
         elif answer.gone:
-            await asyncio.to_thread(queue.stop, due.scene_id)
+            await patiently(queue.stop, due.scene_id)
             outcome = "given_up"
             logger.warning("webhook wants nothing more: it %s", answer.error)
         elif now - due.event.time >= self._settings.give_up_after_s:
-            await asyncio.to_thread(queue.told, due.scene_id, due.event.id, now, answer.error)
+            await patiently(queue.told, due.scene_id, due.event.id, now, answer.error)
             outcome = "given_up"
             logger.error("webhook not told of %s: %s", status, answer.error)
         else:
             delay_s = retry_delay_s(self._settings, due.attempts)
-            await asyncio.to_thread(queue.failed, due, now + delay_s, answer.error)
+            await patiently(queue.failed, due, now + delay_s, answer.error)
             outcome = "failed"
             logger.warning("webhook: %s; tried again in %g s", answer.error, delay_s)
         self._recorder.add(metrics.WEBHOOKS, outcome=outcome)

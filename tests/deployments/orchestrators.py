@@ -15,6 +15,7 @@ from configs.settings import OrchestratorSettings
 from deployments import orchestrator
 from deployments.folders import SceneFolders
 from deployments.orchestrator import Orchestrator, OrchestratorSpec
+from deployments.outage import Outage
 from deployments.records import NewScene
 from deployments.store import Store
 from tests.deployments.doubles import FakeMemory, FakeReplicas, FakeStream
@@ -150,8 +151,8 @@ def on_the_loops_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Store
     """Give stores, those of orchestrators too, the event loop's clock."""
     loop = asyncio.get_running_loop()
 
-    def opened(url: str) -> Store:
-        return Store(url, clock=lambda: 1_000_000 + loop.time())
+    def opened(url: str, outage: Outage | None = None) -> Store:
+        return Store(url, clock=lambda: 1_000_000 + loop.time(), outage=outage)
 
     monkeypatch.setattr(orchestrator, "Store", opened)
     return opened

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import resource
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from configs.settings import OrchestratorSettings
 from deployments import orchestrator, outage, tables
 from deployments.errors import StoreAway
 from deployments.event_feed import EventFeed
-from deployments.outage import wait_for_store
+from deployments.outage import Outage, wait_for_store
 from deployments.store import Store
 from deployments.tables import sqlite_url
 from tests.deployments.doubles import FakeReplicas, Script
@@ -198,22 +200,54 @@ async def test_a_scene_survives_the_outage_of_its_store(
 
 
 def test_a_replica_that_starts_waits_for_the_store(
-    away: Any, monkeypatch: pytest.MonkeyPatch
+    away: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     there = Store(away.url)
     away.begin()
     tries = 0
 
-    def opening() -> Store:
+    def opening(outage: Outage) -> Store:
         nonlocal tries
         tries += 1
         if tries == 3:
             away.end()
-        return Store(away.url)
+        return Store(away.url, outage=outage)
 
-    wait_for_store(opening, 30).close()
-    assert tries == (1 if isinstance(away, Full) else 3)  # opening takes no room
+    began = time.monotonic()
+    opened = wait_for_store(opening, 30)
+    if isinstance(away, Full):  # opening takes no room
+        assert (tries, opened.outage.over_for_s) == (1, float("inf"))
+    else:
+        assert tries == 3
+        assert opened.outage.over_for_s < time.monotonic() - began
+        assert caplog.text.count("the store is away") == 1
+        assert caplog.text.count("the store is back") == 1
+    opened.close()
     there.close()
+
+
+@pytest.mark.parametrize("away", [Locked], indirect=True)
+async def test_one_that_starts_in_an_outage_gives_the_others_a_lease_before_it_takes_over(
+    away: Any, store: Store, orchestrators: Orchestrators
+) -> None:
+    submit(store, "one")
+    assert store.claim("one", "another", 0.01)  # who could not renew it, and then can
+    store.advance_scene("one", SceneStatus.IN_PROGRESS)
+    ended_at = 0.0
+
+    def end() -> None:
+        nonlocal ended_at
+        ended_at = time.monotonic()
+        away.end()
+
+    away.begin()
+    ending = threading.Timer(0.5, end)
+    ending.start()
+    async with orchestrators.started() as starting, asyncio.timeout(30):
+        while not starting._tasks:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - ended_at > LEASE_S
+    ending.join()
 
 
 def test_what_is_wrong_with_a_request_is_no_outage(store: Store) -> None:

@@ -14,6 +14,7 @@ from worldstereo_client.schemas import SceneRequest, SceneStatus
 from configs.settings import RetentionSettings
 from deployments import folders, removal
 from deployments import retention as rules
+from deployments.errors import StoreAway
 from deployments.folders import SceneFolders
 from deployments.records import NewScene
 from deployments.removal import remove_scene
@@ -148,15 +149,26 @@ def test_a_sweep_does_a_bounded_piece_of_work(
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (OSError("a folder on a disk that fails"), 1),
+        (StoreAway("the store does not answer"), 0),  # the store has logged it
+    ],
+)
 async def test_the_sweeper_tidies_up_and_goes_on_after_a_failure(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service,
+    error: Exception,
+    logged: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     service.scene("old", 300, 1)
     service.scene("stray", 300, 1)
     service.folders.scene("stray").deleted.touch()
     service.store.delete_scene("stray")
     retention = service.retention(max_age_s=100, sweep_interval_s=60)
-    failures = [OSError("the store is away")]
+    failures = [error]
     ended: Callable[[], object] = service.store.ended
 
     def away_once() -> object:
@@ -173,6 +185,7 @@ async def test_the_sweeper_tidies_up_and_goes_on_after_a_failure(
     service.scene("later", 300, 1)
     await asyncio.sleep(61)
     assert service.left() == set()
+    assert caplog.text.count("Traceback") == logged
     sweeping.cancel()
 
 

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import func, select
-from worldstereo_client.schemas import SceneStatus, TrajectoryStatus
+from worldstereo_client.schemas import SceneRequest, SceneStatus, TrajectoryStatus
 
 from deployments.errors import QueueFull, StateConflict
-from deployments.records import Submission
+from deployments.records import NewScene, Submission
 from deployments.store import Store
 from deployments.tables import events
+from deployments.webhook_queue import WebhookQueue
 from tests.deployments.test_store import new_scene
 
 POSTS = """
@@ -143,6 +144,26 @@ def test_a_read_sees_one_moment(each_store: Store) -> None:
         each_store.advance_scene("one", SceneStatus.IN_PROGRESS)
         assert connection.execute(count).scalar_one() == before == 1
     assert len(each_store.events("one", after=0)) == 2
+
+
+def test_a_change_is_told_that_comes_while_an_earlier_one_is_noted(
+    each_store: Store, database_url: str
+) -> None:
+    """The later change is written, not committed, when the note of the earlier one looks for it."""
+    scene = NewScene("one", "kitchen", SceneRequest(webhook_url="https://example.com"), ("v/a",))
+    each_store.add_scene(scene, max_queued=9)
+    queue = WebhookQueue(database_url)
+    noting = threading.Thread(target=queue.told, args=("one", 1, 5.0))
+    with each_store._writes_about("one") as connection:
+        each_store._tell(connection, "one", type="scene", status=SceneStatus.CANCELLING)
+        noting.start()
+        noting.join(0.5)
+    noting.join()
+    (due,) = queue.due(2e9, 9)
+    assert (due.event.id, due.event.status) == (2, "cancelling")
+    queue.told("one", 2, 6.0)
+    assert queue.due(2e9, 9) == []
+    queue.close()
 
 
 def race(*calls: Callable[[], object]) -> list[bool]:

@@ -9,6 +9,7 @@ from worldstereo_client.schemas import SceneRequest
 
 from actors.memory_bank import BankSize
 from deployments import metrics, telling
+from deployments.errors import StoreAway
 from deployments.metrics import Metric, NoRecorder
 from deployments.records import NewScene
 from deployments.store import Store
@@ -69,8 +70,15 @@ async def test_gauges_follow_the_store_and_the_banks_that_answer(store: Store) -
     await stop(told)
 
 
-async def test_a_store_that_is_away_is_asked_again(
-    store: Store, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (OSError("nonsense"), 2),
+        (StoreAway("the store does not answer"), 0),  # the store has logged it
+    ],
+)
+async def test_a_store_that_could_not_be_asked_is_asked_again(
+    store: Store, error: Exception, logged: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Away:
         calls = 0
@@ -78,14 +86,15 @@ async def test_a_store_that_is_away_is_asked_again(
         def load(self, now: float) -> object:
             self.calls += 1
             if self.calls < 3:
-                raise OSError("no route to the database")
+                raise error
             return store.load(now)
 
     gauges = Gauges()
     told = tellers(Away(), gauges)
     told.start()
     await until(lambda: bool(gauges.values))
-    assert caplog.text.count("cannot tell how much there is to do") == 2
+    assert caplog.text.count("cannot tell how much there is to do") == logged
+    assert caplog.text.count("Traceback") == logged
     await stop(told)
 
 

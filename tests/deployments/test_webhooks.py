@@ -2,7 +2,8 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from worldstereo_client.schemas import SceneRequest, SceneStatus
 from worldstereo_client.webhooks import verify
 
 from configs.telling import WebhookSettings
+from deployments import tables
+from deployments.errors import StoreAway
 from deployments.metrics import Metric, NoRecorder
 from deployments.outbound import OutboundRules
 from deployments.records import NewScene
 from deployments.store import Store
 from deployments.submission import Offers
 from deployments.tables import sqlite_url
-from deployments.webhook_queue import WebhookQueue
+from deployments.webhook_queue import DueWebhook, WebhookQueue
 from deployments.webhooks import WebhookSender, retry_delay_s
+from tests.deployments.test_outage import Locked
 from tests.receiver import Received, Receiver, receiving
 from worldstereo.errors import ParameterError
 
@@ -51,12 +55,16 @@ def url(tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def sending(
-    url: str, settings: WebhookSettings = SETTINGS, clock: Callable[[], float] | None = None
+    url: str,
+    settings: WebhookSettings = SETTINGS,
+    clock: Callable[[], float] | None = None,
+    queue: WebhookQueue | None = None,
 ) -> AsyncIterator[Counted]:
     """A sender in an orchestrator that ends with the block."""
     counted = Counted()
     options = {} if clock is None else {"clock": clock}
-    sender = WebhookSender(WebhookQueue(url), settings, counted, poll_s=0.02, **options)
+    queue = queue or WebhookQueue(url)
+    sender = WebhookSender(queue, settings, counted, poll_s=0.02, **options)
     task = asyncio.create_task(sender.run())
     try:
         yield counted
@@ -143,6 +151,57 @@ async def test_one_that_was_killed_before_it_could_note_tells_again(store: Store
         queue.failed(due, 0.0, "an answer that came late")  # of the killed one: changes nothing
         assert queue.due(2e9, 9) == []
         queue.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcomes"),
+    [(200, ["delivered"]), (410, ["given_up"]), (500, ["failed", "delivered"])],
+)
+async def test_while_the_store_takes_no_writes_the_note_is_repeated_and_not_the_request(
+    store: Store,
+    url: str,
+    tmp_path: Path,
+    answer: int,
+    outcomes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tables, "_BUSY_TIMEOUT_S", 0.05)
+    with receiving(lambda number: answer if number == 1 else 200) as receiver:
+        add_scene(store, receiver.url)
+        away = Locked(tmp_path / "data")
+        away.begin()
+        try:
+            async with sending(url) as counted:
+                await until(lambda: len(receiver.received) == 1)
+                await asyncio.sleep(1)  # many looks at the store
+                assert (len(receiver.received), counted.outcomes) == (1, [])
+                away.end()
+                await until(lambda: counted.outcomes == outcomes)
+        finally:
+            away.close()
+        assert len(receiver.received) == len(outcomes)
+    assert caplog.text.count("the store is away") == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_store_that_cannot_be_asked_is_asked_again(
+    store: Store, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(WebhookQueue):
+        looks = 0
+
+        def due(self, now: float, limit: int, but: Collection[str] = ()) -> list[DueWebhook]:
+            self.looks += 1
+            if self.looks <= 3:
+                raise StoreAway("the store does not answer")
+            return super().due(now, limit, but)
+
+    with receiving() as receiver:
+        add_scene(store, receiver.url)
+        async with sending(url, queue=Away(url)) as counted:
+            await until(lambda: counted.outcomes == ["delivered"])
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_receiver_that_is_silent_holds_up_no_other(store: Store, url: str) -> None:
