@@ -25,7 +25,7 @@ from typing import Any
 from actors.full_storage import StorageAway
 from worldstereo.errors import WorldStereoError
 from worldstereo.formats.atomic import is_temporary, temporary_sibling
-from worldstereo.formats.manifest import ManifestFile, sha256_of, to_json
+from worldstereo.formats.manifest import ManifestFile, sha256_of, sha256_of_seen, to_json
 
 # The folders of a scene that are kept.
 INPUT, SOURCE, DEPTH, OUTPUT = PARTS = ("input", "source", "depth", "output")
@@ -108,10 +108,13 @@ class SceneBlobs:
         for name in removed:
             self._call("rm_file", self._blob(part, name))
 
-    def pull(self, part: str) -> None:
-        """Bring the files of a part that are missing or different here."""
-        for entry in self.index(part).values():
-            self._fetch(part, entry)
+    def pull(self, part: str) -> dict[str, Path]:
+        """Bring the files of a part that are missing or different here.
+
+        Returns:
+            Where the files of the index are here, by name.
+        """
+        return {name: self._fetch(part, entry) for name, entry in self.index(part).items()}
 
     def fetch(self, part: str, name: str) -> Path:
         """One file of a part, here.
@@ -130,7 +133,7 @@ class SceneBlobs:
         if (
             path.is_file()
             and path.stat().st_size == entry.bytes
-            and sha256_of(path) == entry.sha256
+            and sha256_of_seen(path) == entry.sha256
         ):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,10 @@
       scenes/<id>/source/<file>    the image that a scene is built from
       scenes/<id>/depth/<file>     the depth map that came beside it, and a .json with its unit
       scenes/<id>/output/          the results; what is here is what clients can fetch
+      scenes/<id>/fetched/         copies of results that clients asked for, from a blob store
 
 With a blob store each node has a ``data_dir`` of its own, and the store has what must outlive it.
+Clients are then given ``fetched/output/`` alone, and never what a memory bank works on.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from pathlib import Path
 
 from actors.blobs import OUTPUT, BlobStore, BlobStoreAway
 from configs.settings import AppArgs
+from deployments.artefacts import finished_files, in_archive_order
+from deployments.errors import ArtefactNotFound
 from worldstereo.formats.manifest import ManifestFile
 
 logger = logging.getLogger(__name__)
@@ -50,6 +54,11 @@ class SceneFolder:
     def output(self) -> Path:
         """The result folder; made by whoever writes the first result."""
         return self.root / "output"
+
+    @property
+    def fetched(self) -> SceneFolder:
+        """Copies of what a blob store has, in folders of the same names; nobody works on them."""
+        return SceneFolder(self.root / "fetched")
 
     @property
     def deleted(self) -> Path:
@@ -121,11 +130,33 @@ class SceneFolders:
             return None
         return self.blobs.scene(scene_id, self.scene(scene_id).root).index(OUTPUT).values()
 
-    def fetch_result(self, scene_id: str, name: str) -> None:
-        """Bring one file of a scene's results here, where there is a blob store that has it."""
-        if self.blobs is not None:
-            with suppress(FileNotFoundError):  # whoever looks for it here says so
-                self.blobs.scene(scene_id, self.scene(scene_id).root).fetch(OUTPUT, name)
+    def folder_with(self, scene_id: str, name: str) -> Path:
+        """The folder that has one file of a scene's results, which is fetched from a blob store.
+
+        Raises:
+            ArtefactNotFound: the blob store has no such file. Without one nobody looks.
+            BlobStoreAway: as ``keep``.
+        """
+        folder = self.scene(scene_id)
+        if self.blobs is None:
+            return folder.output
+        try:
+            self.blobs.scene(scene_id, folder.fetched.root).fetch(OUTPUT, name)
+        except FileNotFoundError as error:
+            raise ArtefactNotFound("no such file, or not yet", where=name[:200]) from error
+        return folder.fetched.output
+
+    def result_files(self, scene_id: str) -> list[tuple[str, Path]]:
+        """Name and place of all finished results, the manifest last; with a blob store its own.
+
+        Raises:
+            BlobStoreAway: as ``keep``.
+        """
+        folder = self.scene(scene_id)
+        if self.blobs is None:
+            return finished_files(folder.output)
+        fetched = self.blobs.scene(scene_id, folder.fetched.root).pull(OUTPUT)
+        return in_archive_order(fetched.items())
 
     def remove(self, scene_id: str) -> None:
         """Remove all files of a scene, here and from the blob store; twice is harmless.

@@ -17,13 +17,12 @@ from fastapi import FastAPI, Header, Query, Request, Response
 from worldstereo_client.schemas import Problem, SceneStatus
 
 from actors.blobs import SOURCE
-from deployments.artefacts import find_artefact
 from deployments.errors import ArtefactNotFound, SceneNotFound
 from deployments.guard import CallerOf
 from deployments.keys import Caller
 from deployments.openai_errors import VIDEOS_PATH, ErrorAnswer, code_of
 from deployments.ranges import RangedFile
-from deployments.records import SceneRecord, scene_urls
+from deployments.records import SceneRecord
 from deployments.removal import remove_scene
 from deployments.video_form import VideoForm, seconds_of, size_of
 from deployments.video_schemas import Video, VideoDeleted, VideoError, VideoList, VideoStatus
@@ -135,9 +134,7 @@ class Videos:
                 fix=f"GET {VIDEOS_PATH}/{_PREFIX}{record.id} tells its status",
             )
         name = f"{record.trajectories[0].id}/video.mp4"
-        folder, url = self._backend.folders.scene(record.id).output, scene_urls(record.id).self
-        self._backend.folders.fetch_result(record.id, name)
-        path, about = find_artefact(folder, name, url)
+        path, about = self._backend.artefact(record.id, name)
         return path, about.sha256
 
 

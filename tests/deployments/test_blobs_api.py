@@ -16,7 +16,9 @@ from deployments.folders import SceneFolders
 from deployments.store import Store
 from tests.actors.s3 import s3_server
 from tests.deployments.http_api import FakeOrchestrator, problem_in
+from worldstereo.formats import manifest
 from worldstereo.formats.atomic import atomic_write_bytes
+from worldstereo.formats.manifest import sha256_of
 
 FILES = {"plan.json": b"{}", "renders/a/video.mp4": b"film" * 500, "manifest.json": b"{}"}
 
@@ -98,7 +100,7 @@ async def test_results_of_another_node_are_listed_fetched_and_deleted(
     assert (part.status_code, part.content) == (206, b"ilmf")
     problem_in(await http.get(f"{root}/artefacts/no.txt"), 404, "ArtefactNotFound")
 
-    shutil.rmtree(folders.scene(scene_id).output)
+    shutil.rmtree(folders.scene(scene_id).fetched.root)
     archive = zipfile.ZipFile(io.BytesIO((await http.get(f"{root}/archive")).content))
     assert {name: archive.read(name) for name in archive.namelist()} == FILES
 
@@ -106,6 +108,60 @@ async def test_results_of_another_node_are_listed_fetched_and_deleted(
     assert not folders.scene(scene_id).root.exists()
     scene = blobs.scene(scene_id, folders.root)
     assert scene.index("output") == scene.index("input") == {}
+
+
+async def test_what_the_bank_works_on_is_neither_shown_nor_touched(
+    http: httpx.AsyncClient, kitchen_zip: bytes, store: Store, folders: SceneFolders
+) -> None:
+    """The ingress shares the node of the bank, which has written what it has not pushed yet."""
+    scene_id = await submitted(http, kitchen_zip)
+    finish_elsewhere(store, folders, scene_id)
+    root, output = f"/v1/scenes/{scene_id}", folders.scene(scene_id).output
+    atomic_write_bytes(output / "plan.json", b"rewritten")
+    atomic_write_bytes(output / "renders/b/video.mp4", b"not pushed")
+    response = await http.get(f"{root}/artefacts/plan.json")
+    assert response.content == FILES["plan.json"]
+    problem_in(await http.get(f"{root}/artefacts/renders/b/video.mp4"), 404, "ArtefactNotFound")
+    archive = zipfile.ZipFile(io.BytesIO((await http.get(f"{root}/archive")).content))
+    assert {name: archive.read(name) for name in archive.namelist()} == FILES
+    assert archive.namelist()[-1] == "manifest.json"
+    assert (output / "plan.json").read_bytes() == b"rewritten"
+
+
+async def test_a_copy_of_what_is_gone_is_not_shown(
+    http: httpx.AsyncClient, kitchen_zip: bytes, blobs: BlobStore, elsewhere: SceneFolders
+) -> None:
+    scene_id = await submitted(http, kitchen_zip)
+    bank = SceneBlobs(blobs, scene_id, elsewhere.scene(scene_id).root)
+    for name, content in FILES.items():
+        atomic_write_bytes(elsewhere.scene(scene_id).output / name, content)
+    bank.push("output")
+    url = f"/v1/scenes/{scene_id}"
+    assert (await http.get(f"{url}/artefacts/manifest.json")).status_code == 200
+    (elsewhere.scene(scene_id).output / "manifest.json").unlink()  # the scene was resumed
+    bank.push("output")
+    problem_in(await http.get(f"{url}/artefacts/manifest.json"), 404, "ArtefactNotFound")
+    archive = zipfile.ZipFile(io.BytesIO((await http.get(f"{url}/archive")).content))
+    assert set(archive.namelist()) == set(FILES) - {"manifest.json"}
+
+
+async def test_a_fetched_file_is_read_once_to_be_verified(
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    store: Store,
+    elsewhere: SceneFolders,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene_id = await submitted(http, kitchen_zip)
+    finish_elsewhere(store, elsewhere, scene_id)
+    url = f"/v1/scenes/{scene_id}/artefacts/renders/a/video.mp4"
+    first = await http.get(url)
+    read: list[Path] = []
+    monkeypatch.setattr(manifest, "sha256_of", lambda path: (read.append(path), sha256_of(path))[1])
+    again = [await http.get(url) for _ in range(3)]
+    assert [item.content for item in again] == [first.content] * 3
+    assert len({item.headers["ETag"] for item in [first, *again]}) == 1
+    assert read == []
 
 
 async def test_a_submission_that_cannot_be_kept_is_told_and_leaves_nothing(
