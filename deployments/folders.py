@@ -29,6 +29,7 @@ from actors.blobs import OUTPUT, BlobStore, BlobStoreAway
 from configs.settings import AppArgs
 from deployments.artefacts import finished_files, in_archive_order
 from deployments.errors import ArtefactNotFound
+from worldstereo.formats.atomic import is_temporary
 from worldstereo.formats.manifest import ManifestFile
 
 logger = logging.getLogger(__name__)
@@ -71,12 +72,12 @@ class SceneFolder:
         return self.root / "source"
 
     def image_file(self) -> Path | None:
-        """The image that the scene is built from, if it is."""
-        return _only_entry(self.source) if self.source.is_dir() else None
+        """The image that the scene is built from, if it is, and if it is here."""
+        return _only_entry(self.source)
 
     def depth_file(self) -> Path | None:
-        """The depth map, if one came."""
-        return _only_entry(self.depth, beside=".json") if self.depth.is_dir() else None
+        """The depth map, if one came, and if it is here."""
+        return _only_entry(self.depth, beside=".json")
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,14 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _only_entry(folder: Path, beside: str | None = None) -> Path:
-    entries = [path for path in folder.iterdir() if path.suffix != beside]
-    assert len(entries) == 1, f"{folder} holds {len(entries)} entries"
-    return entries[0]
+def _only_entry(folder: Path, beside: str | None = None) -> Path | None:
+    """The one finished file of a folder; None where it is not, or is just being removed."""
+    try:
+        entries = list(folder.iterdir())
+    except FileNotFoundError:
+        return None
+    found = [
+        path for path in entries if path.suffix != beside and not is_temporary(Path(path.name))
+    ]
+    assert len(found) <= 1, f"{folder} holds {len(found)} entries"
+    return found[0] if found else None

@@ -117,11 +117,20 @@ class Videos:
     def _form_of(self, record: SceneRecord) -> dict[str, str]:
         configs: Mapping[str, ModelConfig] = {str(k): v for k, v in self._backend.configs.items()}
         config = configs.get(record.parameters.variant)
-        self._backend.folders.bring(record.id, [SOURCE])
-        image = self._backend.folders.scene(record.id).image_file()
-        if config is None or image is None:  # of a variant that is no longer served
-            return {"seconds": "unknown", "size": "unknown"}
-        return {"seconds": seconds_of(config), "size": size_of(_size_of_file(image), config)}
+        unknown = {"seconds": "unknown", "size": "unknown"}
+        if config is None:  # of a variant that is no longer served
+            return unknown
+        try:
+            self._backend.folders.bring(record.id, [SOURCE])
+            image = self._backend.folders.scene(record.id).image_file()
+            size = _size_of_file(image) if image is not None else None
+        except FileNotFoundError:  # the scene is just being deleted
+            return unknown
+        return (
+            unknown
+            if size is None
+            else {"seconds": seconds_of(config), "size": size_of(size, config)}
+        )
 
     def content(self, record: SceneRecord) -> tuple[Path, str]:
         """The video's file and its SHA-256; ArtefactNotFound where it is not there yet."""
