@@ -76,28 +76,29 @@ class SceneBlobs:
         self._files, root = fsspec.core.url_to_fs(store.url, **options)
         self._root = f"{root.rstrip('/')}/{scene_id}"
         self._folder = folder
-        # What this process knows to be in the store: its size and time here when it was pushed.
-        self._pushed: dict[str, dict[str, tuple[int, int]]] = {}
+        # What this process knows to be in the store: its size and time here when it was pushed, or
+        # pulled.
+        self._known: dict[str, dict[str, tuple[int, int]]] = {}
 
     def push(self, part: str) -> None:
         """Make a part in the store what it is here: new, changed and removed files.
 
-        Whoever pushes a part that others pushed before has pulled it first.
+        Removed are those that this process has pulled or pushed and that are gone here. Of others
+        it knows nothing: one that was replaced and comes back late must not undo its successor's.
         """
-        known = self._pushed.setdefault(part, {})
+        known = self._known.setdefault(part, {})
         index = self.index(part)
         here = {path.relative_to(self._folder / part).as_posix() for path in self._finished(part)}
-        removed = index.keys() - here
+        removed = (known.keys() - here) & index.keys()
         changed = bool(removed)
         for name in removed:
             del index[name]
         for path in sorted(self._finished(part)):
             name = path.relative_to(self._folder / part).as_posix()
-            stat = path.stat()
-            seen = (stat.st_size, stat.st_mtime_ns)
+            seen = _size_and_time(path)
             if known.get(name) == seen and name in index:
                 continue
-            entry = ManifestFile(name=name, bytes=stat.st_size, sha256=sha256_of(path))
+            entry = ManifestFile(name=name, bytes=seen[0], sha256=sha256_of(path))
             if index.get(name) != entry:
                 self._call("put_file", str(path), self._blob(part, name))
                 index[name], changed = entry, True
@@ -106,6 +107,7 @@ class SceneBlobs:
             entries = [entry.model_dump() for _, entry in sorted(index.items())]
             self._call("pipe_file", self._index_file(part), to_json({"files": entries}).encode())
         for name in removed:
+            known.pop(name)
             self._call("rm_file", self._blob(part, name))
 
     def pull(self, part: str) -> dict[str, Path]:
@@ -114,7 +116,12 @@ class SceneBlobs:
         Returns:
             Where the files of the index are here, by name.
         """
-        return {name: self._fetch(part, entry) for name, entry in self.index(part).items()}
+        here = {}
+        known = self._known.setdefault(part, {})
+        for name, entry in self.index(part).items():
+            here[name] = self._fetch(part, entry)
+            known[name] = _size_and_time(here[name])
+        return here
 
     def fetch(self, part: str, name: str) -> Path:
         """One file of a part, here.
@@ -192,3 +199,8 @@ class SceneBlobs:
                 got=f"{operation}: {type(error).__name__}: {error}"[:500],
                 fix="see that it is up and that its credentials hold; work goes on when it is back",
             ) from error
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
