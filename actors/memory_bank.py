@@ -82,6 +82,8 @@ class MemoryBankActor:
         self._spec = spec
         self._run: SceneRun | None = None
         self._reconstruction: Reconstruction | None = None
+        # The outputs that were written, and the clips that they were written of.
+        self._written: tuple[frozenset[str], frozenset[str]] | None = None
         self._epoch: str | None = None
         self._blobs = _blobs_of(spec)
         self._stage = SceneStage("open")
@@ -104,6 +106,7 @@ class MemoryBankActor:
         from worldstereo.formats.manifest import MANIFEST
 
         with self._at_work(), log_ids(scene=self._spec.scene_id):
+            self._written = None
             with telling_full_storage():
                 run = self._scene()
                 # A finished scene that is resumed is not finished; its outputs may come out
@@ -151,6 +154,7 @@ class MemoryBankActor:
             StorageFull: nothing was written.
         """
         with self._at_work(), self._about(trajectory_id, attempt_id), telling_full_storage():
+            self._written = None
             first = self._scene().commit(trajectory_id, frames, dict(generation))
             self._keep(OUTPUT)
             logger.info("clip committed" if first else "clip was committed before")
@@ -158,6 +162,8 @@ class MemoryBankActor:
 
     def reconstruct(self, outputs: Collection[str]) -> None:
         """Write what the result holds beside its clips, from the committed ones.
+
+        When the blob store was away, the next call only takes there what was written.
 
         Raises:
             GenerationCancelled: ``stop`` was called.
@@ -169,10 +175,14 @@ class MemoryBankActor:
         # Whoever wants this one stopped says so again; an earlier word was about an earlier one.
         self._stopped = False
         with self._at_work(), log_ids(scene=self._spec.scene_id):
+            run = self._scene()
             if self._reconstruction is None:
-                self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
+                self._reconstruction = Reconstruction(run, self._spec.estimator)
+            wanted = frozenset(outputs), frozenset(run.committed)
             with telling_full_storage():
-                self._reconstruction.write(outputs, self._advance)
+                if self._written != wanted:
+                    self._reconstruction.write(outputs, self._advance)
+                    self._written = wanted
                 self._keep(OUTPUT)
 
     def finish(self, states: Mapping[str, str]) -> None:
@@ -216,7 +226,7 @@ class MemoryBankActor:
             time.sleep(idle_s / 4)
             with self._working:
                 if self._run is not None and time.monotonic() - self._used_at > idle_s:
-                    self._run = self._reconstruction = None
+                    self._run = self._reconstruction = self._written = None
                     gc.collect()
                     with log_ids(scene=self._spec.scene_id):
                         logger.info("memory given up after %g s without a call", idle_s)
