@@ -63,7 +63,7 @@ class SceneFolder:
 
     @property
     def deleted(self) -> Path:
-        """A file that says that the scene is being deleted."""
+        """A file that says that the scene is being deleted, where there is no blob store."""
         return self.root / ".deleted"
 
     @property
@@ -159,6 +159,37 @@ class SceneFolders:
         fetched = self.blobs.scene(scene_id, folder.fetched.root).pull(OUTPUT)
         return in_archive_order(fetched.items())
 
+    def kept_bytes(self, scene_id: str) -> int | None:
+        """Sum of the sizes of a scene's files in the blob store; None where there is none."""
+        if self.blobs is None:
+            return None
+        return self.blobs.scene(scene_id, self.scene(scene_id).root).bytes()
+
+    def mark(self, scene_id: str) -> None:
+        """Say that a scene is being deleted, where every node finds it.
+
+        Raises:
+            BlobStoreAway: as ``keep``.
+        """
+        folder = self.scene(scene_id)
+        if self.blobs is not None:
+            self.blobs.scene(scene_id, folder.root).mark()
+            return
+        folder.root.mkdir(parents=True, exist_ok=True)
+        folder.deleted.touch()
+
+    def unmark(self, scene_id: str) -> None:
+        """Take it back; as ``mark``."""
+        folder = self.scene(scene_id)
+        if self.blobs is not None:
+            self.blobs.scene(scene_id, folder.root).unmark()
+        folder.deleted.unlink(missing_ok=True)
+
+    def marked(self) -> list[str]:
+        """Ids of scenes that are being deleted, or whose deletion was cut short; as ``mark``."""
+        here = [folder.root.name for folder in self.stored() if folder.deleted.exists()]
+        return here if self.blobs is None else sorted({*here, *self.blobs.marked()})
+
     def remove(self, scene_id: str) -> None:
         """Remove all files of a scene, here and from the blob store; twice is harmless.
 
@@ -167,9 +198,9 @@ class SceneFolders:
             OSError: a file cannot be removed.
         """
         root = self.scene(scene_id).root
+        remove_folder(root)
         if self.blobs is not None:
             self.blobs.scene(scene_id, root).delete()
-        remove_folder(root)
 
     def stored(self) -> list[SceneFolder]:
         """The folders of all scenes, also of those that nobody knows any more."""
@@ -188,7 +219,6 @@ class SceneFolders:
             self.remove(scene_id)
         except BlobStoreAway as error:
             logger.warning("scene %s: files of it may be left: %s", scene_id, error)
-            remove_folder(self.scene(scene_id).root)
 
     def new_upload(self) -> SceneFolder:
         """A fresh folder for one request, on the file system that scenes are on."""

@@ -109,7 +109,7 @@ class Retention:
         return True
 
     def tidy(self) -> None:
-        """Remove what an earlier process left; blocks."""
+        """Remove what a deletion that was cut short left, here or elsewhere; blocks."""
         for folder in remove_strays(self._store, self._folders):
             logger.info("%s removed: it was left over", folder)
 
@@ -121,7 +121,9 @@ class Retention:
             scene for scene in ended if self._sizes.get(scene.id, (None, 0))[0] != scene.finished_at
         ]
         for scene in unmeasured[:most]:
-            size = folder_bytes(self._folders.scene(scene.id).root)
+            size = self._folders.kept_bytes(scene.id)
+            if size is None:
+                size = folder_bytes(self._folders.scene(scene.id).root)
             self._sizes[scene.id] = scene.finished_at, size
 
     def _bytes(self, scene: EndedScene) -> int:
@@ -129,18 +131,18 @@ class Retention:
 
 
 async def sweep_for_ever(retention: Retention) -> None:
-    """Tidy up once, then sweep at intervals, as long as there is a limit."""
+    """Tidy up at once and at intervals; there sweep, too, if there is a limit."""
     settings = retention.settings
-    work: Callable[[], object] = retention.tidy
+    limited = settings.max_age_s is not None or settings.max_bytes is not None
+    work: list[Callable[[], object]] = [retention.tidy]
     while True:
-        try:
-            await asyncio.to_thread(work)
-            work = retention.sweep
-        except Exception:
-            # A store that is away, or a file that cannot be removed: the next sweep tries again.
-            logger.exception("cannot remove scenes that are no longer kept")
-        if work == retention.sweep and settings.max_age_s is None and settings.max_bytes is None:
-            return
+        for step in work:
+            try:
+                await asyncio.to_thread(step)
+            except Exception:
+                # A store that is away, or a file that cannot be removed: the next one tries again.
+                logger.exception("cannot remove scenes that are no longer kept")
+        work = [retention.tidy, retention.sweep] if limited else [retention.tidy]
         await asyncio.sleep(settings.sweep_interval_s)
 
 

@@ -12,7 +12,10 @@ import pytest
 from worldstereo_client.schemas import SceneStatus
 
 from actors.blobs import BlobStore, BlobStoreAway, SceneBlobs
+from configs.settings import RetentionSettings
 from deployments.folders import SceneFolders
+from deployments.removal import remove_strays
+from deployments.retention import Retention, folder_bytes
 from deployments.store import Store
 from tests.actors.s3 import s3_server
 from tests.deployments.http_api import FakeOrchestrator, problem_in
@@ -162,6 +165,63 @@ async def test_a_fetched_file_is_read_once_to_be_verified(
     assert [item.content for item in again] == [first.content] * 3
     assert len({item.headers["ETag"] for item in [first, *again]}) == 1
     assert read == []
+
+
+async def test_a_deletion_that_was_cut_short_is_finished_by_another_node(
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    store: Store,
+    elsewhere: SceneFolders,
+    blobs: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene_id, kept = [await submitted(http, kitchen_zip) for _ in range(2)]
+    finish_elsewhere(store, elsewhere, scene_id)
+    assert remove_strays(store, elsewhere) == []
+
+    def away(*arguments: object) -> None:
+        raise BlobStoreAway("the blob store cannot be used", where="s3://bucket")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SceneBlobs, "delete", away)
+        response = await http.delete(f"/v1/scenes/{scene_id}")
+    problem_in(response, 503, "BlobStoreAway")
+    problem_in(await http.get(f"/v1/scenes/{scene_id}"), 404, "SceneNotFound")
+    assert blobs.marked() == [scene_id]
+    scene = blobs.scene(scene_id, elsewhere.root)
+    assert scene.bytes() > 0
+    assert remove_strays(store, elsewhere) == [elsewhere.scene(scene_id).root]
+    assert scene.bytes() == 0
+    assert blobs.marked() == []
+    assert not elsewhere.scene(scene_id).root.exists()
+    assert blobs.scene(kept, elsewhere.root).bytes() > 0
+
+
+async def test_a_scene_that_goes_on_is_not_marked(
+    http: httpx.AsyncClient, kitchen_zip: bytes, blobs: BlobStore
+) -> None:
+    scene_id = await submitted(http, kitchen_zip)
+    problem_in(await http.delete(f"/v1/scenes/{scene_id}"), 409, "StateConflict")
+    assert blobs.marked() == []
+
+
+async def test_a_limit_of_bytes_counts_what_the_blob_store_has(
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    store: Store,
+    elsewhere: SceneFolders,
+    folders: SceneFolders,
+) -> None:
+    """The orchestrator's node has none of the files."""
+    scene_id = await submitted(http, kitchen_zip)
+    finish_elsewhere(store, elsewhere, scene_id)
+    inputs = folder_bytes(folders.scene(scene_id).input)
+    whole = inputs + sum(len(content) for content in FILES.values())
+    orchestrator = dataclasses.replace(folders, root=folders.root / "orchestrator")
+    fits = Retention(store, orchestrator, RetentionSettings(max_bytes=whole))
+    assert fits.sweep() == []
+    (gone,) = Retention(store, orchestrator, RetentionSettings(max_bytes=whole - 1)).sweep()
+    assert (gone.scene.id, gone.bytes) == (scene_id, whole)
 
 
 async def test_a_submission_that_cannot_be_kept_is_told_and_leaves_nothing(
