@@ -111,7 +111,9 @@ class SceneBlobs:
         known = self._known.setdefault(part, {})
         index = self.index(part)
         here = {path.relative_to(self._folder / part).as_posix() for path in self._finished(part)}
-        removed = (known.keys() - here) & index.keys()
+        # A part that is not here at all was lost with its folder: nobody has removed its files.
+        lost = not (self._folder / part).is_dir()
+        removed = set() if lost else (known.keys() - here) & index.keys()
         changed = bool(removed)
         for name in removed:
             del index[name]

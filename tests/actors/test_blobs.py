@@ -1,5 +1,6 @@
 """A scene's files go to a blob store and come back elsewhere, whole or as they were before."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,6 +99,15 @@ def test_what_others_pushed_meanwhile_stays(blobs: BlobStore, tmp_path: Path) ->
     late.push("output")
     blobs.scene("one", tmp_path / "there").pull("output")
     assert content(tmp_path / "there" / "output") == {"a": "1", "b": "2", "c": "3"}
+
+
+def test_a_folder_that_is_lost_takes_nothing_along(blobs: BlobStore, tmp_path: Path) -> None:
+    scene = blobs.scene("one", tmp_path / "here")
+    write(tmp_path / "here" / "output", {"a": "1", "b": "2"})
+    scene.push("output")
+    shutil.rmtree(tmp_path / "here")
+    scene.push("output")
+    assert set(scene.pull("output")) == {"a", "b"}
 
 
 def test_a_file_that_differs_here_is_replaced(blobs: BlobStore, tmp_path: Path) -> None:
