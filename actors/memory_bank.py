@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -188,12 +189,15 @@ class MemoryBankActor:
     def finish(self, states: Mapping[str, str]) -> None:
         """Write the manifest, with the state that each trajectory ended in.
 
+        Where a blob store has all of it then, this node's own files go; a later call brings them.
+
         Raises:
             StorageFull: there is no space for it.
         """
         with self._at_work(), telling_full_storage():
             self._scene().finish(dict(states))
             self._keep(OUTPUT)
+            self._leave_node()
 
     def stage(self) -> SceneStage:
         """What the other thread does, as far as it takes long."""
@@ -243,6 +247,22 @@ class MemoryBankActor:
         """Take what is new on this node to the blob store, where there is one."""
         if self._blobs is not None:
             self._blobs.push(part)
+
+    def _leave_node(self) -> None:
+        """Remove the files that no other process of this node works with, once all are kept."""
+        folder = self._spec.folder
+        if self._blobs is None or folder is None:
+            return
+        self._run = self._reconstruction = self._written = None
+        # What is not here any more was not removed: the next push must know nothing of it.
+        self._blobs = _blobs_of(self._spec)
+        for part in (INPUT, OUTPUT):
+            try:
+                shutil.rmtree(folder / part)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # nothing is lost; it goes when the scene is deleted
+                logger.warning("%s stays on this node: %s", folder / part, error)
 
     def _scene(self) -> SceneRun:
         if self._run is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.settings import RetentionSettings
+from deployments.copies import remove_copies
 from deployments.errors import SceneNotFound, StateConflict
 from deployments.folders import SceneFolders
 from deployments.records import EndedScene
@@ -109,8 +110,9 @@ class Retention:
         return True
 
     def tidy(self) -> None:
-        """Remove what a deletion that was cut short left, here or elsewhere; blocks."""
-        for folder in remove_strays(self._store, self._folders):
+        """Remove what a deletion left that was cut short, or done by another node; blocks."""
+        left = remove_strays(self._store, self._folders)
+        for folder in left + remove_copies(self._store, self._folders):
             logger.info("%s removed: it was left over", folder)
 
     def _measure(self, ended: list[EndedScene], most: int | None) -> None:

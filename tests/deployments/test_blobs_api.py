@@ -1,8 +1,10 @@
 """The HTTP API where the files of scenes lie in S3: two nodes that share no folder."""
 
+import asyncio
 import dataclasses
 import io
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,10 @@ from worldstereo_client.schemas import SceneStatus
 
 from actors.blobs import BlobStore, BlobStoreAway, SceneBlobs
 from configs.settings import RetentionSettings
+from deployments import removal
+from deployments.copies import remove_copies, remove_copies_for_ever
 from deployments.folders import SceneFolders
-from deployments.removal import remove_strays
+from deployments.removal import remove_scene, remove_strays
 from deployments.retention import Retention, folder_bytes
 from deployments.store import Store
 from tests.actors.s3 import s3_server
@@ -222,6 +226,36 @@ async def test_a_limit_of_bytes_counts_what_the_blob_store_has(
     assert fits.sweep() == []
     (gone,) = Retention(store, orchestrator, RetentionSettings(max_bytes=whole - 1)).sweep()
     assert (gone.scene.id, gone.bytes) == (scene_id, whole)
+
+
+async def test_copies_of_a_scene_that_another_node_deleted_go(
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    store: Store,
+    elsewhere: SceneFolders,
+    folders: SceneFolders,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone, kept = [await submitted(http, kitchen_zip) for _ in range(2)]
+    finish_elsewhere(store, elsewhere, gone)
+    remove_scene(store, elsewhere, gone)
+    copies = folders.scene(gone).root
+    assert copies.is_dir()
+    assert remove_copies(store, folders) == [], "it may be one that is just being submitted"
+    monkeypatch.setattr(removal, "NEW_SCENE_S", -1.0)
+    shared = dataclasses.replace(folders, blobs=None)
+    assert remove_copies(store, shared) == [], "without a blob store they may be the only ones"
+    looking = asyncio.create_task(remove_copies_for_ever(store, folders))
+    deadline = time.monotonic() + 20
+    while copies.exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    looking.cancel()
+    assert folders.scene(kept).input.is_dir()
+
+    folders.scene("another").output.mkdir(parents=True)
+    Retention(store, folders, RetentionSettings()).tidy()
+    assert [folder.root.name for folder in folders.stored()] == [kept]
 
 
 async def test_a_submission_that_cannot_be_kept_is_told_and_leaves_nothing(
