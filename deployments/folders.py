@@ -151,12 +151,20 @@ class SceneFolders:
         """Name and place of all finished results, the manifest last; with a blob store its own.
 
         Raises:
+            ArtefactNotFound: one was removed meanwhile: the scene goes on, or is being deleted.
             BlobStoreAway: as ``keep``.
         """
         folder = self.scene(scene_id)
         if self.blobs is None:
             return finished_files(folder.output)
-        fetched = self.blobs.scene(scene_id, folder.fetched.root).pull(OUTPUT)
+        try:
+            fetched = self.blobs.scene(scene_id, folder.fetched.root).pull(OUTPUT)
+        except FileNotFoundError as error:
+            raise ArtefactNotFound(
+                "the scene's files changed while they were fetched",
+                where=f"scene {scene_id}",
+                fix="ask again",
+            ) from error
         return in_archive_order(fetched.items())
 
     def kept_bytes(self, scene_id: str) -> int | None:

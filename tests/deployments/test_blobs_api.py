@@ -136,7 +136,11 @@ async def test_what_the_bank_works_on_is_neither_shown_nor_touched(
 
 
 async def test_a_copy_of_what_is_gone_is_not_shown(
-    http: httpx.AsyncClient, kitchen_zip: bytes, blobs: BlobStore, elsewhere: SceneFolders
+    http: httpx.AsyncClient,
+    kitchen_zip: bytes,
+    blobs: BlobStore,
+    elsewhere: SceneFolders,
+    folders: SceneFolders,
 ) -> None:
     scene_id = await submitted(http, kitchen_zip)
     bank = SceneBlobs(blobs, scene_id, elsewhere.scene(scene_id).root)
@@ -150,6 +154,10 @@ async def test_a_copy_of_what_is_gone_is_not_shown(
     problem_in(await http.get(f"{url}/artefacts/manifest.json"), 404, "ArtefactNotFound")
     archive = zipfile.ZipFile(io.BytesIO((await http.get(f"{url}/archive")).content))
     assert set(archive.namelist()) == set(FILES) - {"manifest.json"}
+
+    shutil.rmtree(folders.scene(scene_id).fetched.root)
+    bank._files.rm_file(bank._blob("output", "plan.json"))  # while the archive is put together
+    problem_in(await http.get(f"{url}/archive"), 404, "ArtefactNotFound")
 
 
 async def test_a_fetched_file_is_read_once_to_be_verified(
