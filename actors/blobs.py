@@ -9,6 +9,7 @@ happened, so that a part is seen whole or as it was before.
 
     <url>/<scene>/<part>.json       the index: name, bytes and sha256 of each file
     <url>/<scene>/<part>/<name>     the files; parts are the folders of a scene
+    <url>/<scene>.deleted           says that the scene is being deleted; goes last
 
 One process at a time pushes a part: the ingress that took the scene its inputs, the scene's memory
 bank its results.
@@ -18,17 +19,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actors.full_storage import StorageAway
 from worldstereo.errors import WorldStereoError
 from worldstereo.formats.atomic import is_temporary, temporary_sibling
-from worldstereo.formats.manifest import ManifestFile, sha256_of, to_json
+from worldstereo.formats.manifest import ManifestFile, sha256_of, sha256_of_seen, to_json
 
 # The folders of a scene that are kept.
 INPUT, SOURCE, DEPTH, OUTPUT = PARTS = ("input", "source", "depth", "output")
+_MARK = ".deleted"
 
 
 class BlobStoreAway(StorageAway):
@@ -55,6 +58,29 @@ class BlobStore:
         """The blobs of one scene, whose local folder is ``folder``."""
         return SceneBlobs(self, scene_id, folder)
 
+    def marked(self) -> list[str]:
+        """Ids of the scenes whose deletion has begun; blocks.
+
+        Raises:
+            BlobStoreAway: the store does not answer.
+        """
+        files, root = self.files()
+        try:
+            paths = _call(self, files, "ls", root, detail=False)
+        except FileNotFoundError:  # nothing was ever kept
+            return []
+        names = [PurePosixPath(path).name for path in paths]
+        return sorted(name.removesuffix(_MARK) for name in names if name.endswith(_MARK))
+
+    def files(self) -> tuple[Any, str]:
+        """fsspec's file system of the store, and the path of the folder above the scenes'."""
+        import fsspec
+
+        # Listings are never kept: other nodes write, too.
+        options = {"use_listings_cache": False, "skip_instance_cache": True, **self.options}
+        files, root = fsspec.core.url_to_fs(self.url, **options)
+        return files, root.rstrip("/")
+
 
 class SceneBlobs:
     """One scene's files in the store and on this node.
@@ -68,36 +94,35 @@ class SceneBlobs:
     """
 
     def __init__(self, store: BlobStore, scene_id: str, folder: Path) -> None:
-        import fsspec
-
-        self._where = store.url
-        # Listings are never kept: other nodes write, too.
-        options = {"use_listings_cache": False, "skip_instance_cache": True, **store.options}
-        self._files, root = fsspec.core.url_to_fs(store.url, **options)
-        self._root = f"{root.rstrip('/')}/{scene_id}"
+        self._store = store
+        self._files, root = store.files()
+        self._root = f"{root}/{scene_id}"
         self._folder = folder
-        # What this process knows to be in the store: its size and time here when it was pushed.
-        self._pushed: dict[str, dict[str, tuple[int, int]]] = {}
+        # What this process knows to be in the store: its size and time here when it was pushed, or
+        # pulled.
+        self._known: dict[str, dict[str, tuple[int, int]]] = {}
 
     def push(self, part: str) -> None:
         """Make a part in the store what it is here: new, changed and removed files.
 
-        Whoever pushes a part that others pushed before has pulled it first.
+        Removed are those that this process has pulled or pushed and that are gone here. Of others
+        it knows nothing: one that was replaced and comes back late must not undo its successor's.
         """
-        known = self._pushed.setdefault(part, {})
+        known = self._known.setdefault(part, {})
         index = self.index(part)
         here = {path.relative_to(self._folder / part).as_posix() for path in self._finished(part)}
-        removed = index.keys() - here
+        # A part that is not here at all was lost with its folder: nobody has removed its files.
+        lost = not (self._folder / part).is_dir()
+        removed = set() if lost else (known.keys() - here) & index.keys()
         changed = bool(removed)
         for name in removed:
             del index[name]
         for path in sorted(self._finished(part)):
             name = path.relative_to(self._folder / part).as_posix()
-            stat = path.stat()
-            seen = (stat.st_size, stat.st_mtime_ns)
+            seen = _size_and_time(path)
             if known.get(name) == seen and name in index:
                 continue
-            entry = ManifestFile(name=name, bytes=stat.st_size, sha256=sha256_of(path))
+            entry = ManifestFile(name=name, bytes=seen[0], sha256=sha256_of(path))
             if index.get(name) != entry:
                 self._call("put_file", str(path), self._blob(part, name))
                 index[name], changed = entry, True
@@ -106,12 +131,21 @@ class SceneBlobs:
             entries = [entry.model_dump() for _, entry in sorted(index.items())]
             self._call("pipe_file", self._index_file(part), to_json({"files": entries}).encode())
         for name in removed:
+            known.pop(name)
             self._call("rm_file", self._blob(part, name))
 
-    def pull(self, part: str) -> None:
-        """Bring the files of a part that are missing or different here."""
-        for entry in self.index(part).values():
-            self._fetch(part, entry)
+    def pull(self, part: str) -> dict[str, Path]:
+        """Bring the files of a part that are missing or different here.
+
+        Returns:
+            Where the files of the index are here, by name.
+        """
+        here = {}
+        known = self._known.setdefault(part, {})
+        for name, entry in self.index(part).items():
+            here[name] = self._fetch(part, entry)
+            known[name] = _size_and_time(here[name])
+        return here
 
     def fetch(self, part: str, name: str) -> Path:
         """One file of a part, here.
@@ -130,7 +164,7 @@ class SceneBlobs:
         if (
             path.is_file()
             and path.stat().st_size == entry.bytes
-            and sha256_of(path) == entry.sha256
+            and sha256_of_seen(path) == entry.sha256
         ):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,10 +192,25 @@ class SceneBlobs:
         files = [ManifestFile.model_validate(entry) for entry in json.loads(text)["files"]]
         return {file.name: file for file in files}
 
+    def bytes(self) -> int:
+        """Sum of the sizes of all files in the store."""
+        return sum(entry.bytes for part in PARTS for entry in self.index(part).values())
+
+    def mark(self) -> None:
+        """Say to all nodes that the scene is being deleted; ``delete`` takes it back at its end."""
+        self._call("pipe_file", self._root + _MARK, b"")
+
+    def unmark(self) -> None:
+        """Take back that the scene is being deleted; twice is harmless."""
+        with suppress(FileNotFoundError):
+            self._call("rm_file", self._root + _MARK)
+
     def delete(self) -> None:
         """Remove everything of the scene from the store; twice is harmless."""
-        if self._call("exists", self._root):
-            self._call("rm", self._root, recursive=True)
+        with suppress(FileNotFoundError):  # another process is at it, too
+            if self._call("exists", self._root):
+                self._call("rm", self._root, recursive=True)
+        self.unmark()
 
     def _finished(self, part: str) -> list[Path]:
         folder = self._folder / part
@@ -178,14 +227,23 @@ class SceneBlobs:
         return f"{self._root}/{part}.json"
 
     def _call(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        try:
-            return getattr(self._files, operation)(*arguments, **options)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # whatever the driver of a store raises
-            raise BlobStoreAway(
-                "the blob store cannot be used",
-                where=self._where,
-                got=f"{operation}: {type(error).__name__}: {error}"[:500],
-                fix="see that it is up and that its credentials hold; work goes on when it is back",
-            ) from error
+        return _call(self._store, self._files, operation, *arguments, **options)
+
+
+def _call(store: BlobStore, files: Any, operation: str, *arguments: Any, **options: Any) -> Any:
+    try:
+        return getattr(files, operation)(*arguments, **options)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever the driver of a store raises
+        raise BlobStoreAway(
+            "the blob store cannot be used",
+            where=store.url,
+            got=f"{operation}: {type(error).__name__}: {error}"[:500],
+            fix="see that it is up and that its credentials hold; work goes on when it is back",
+        ) from error
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -82,6 +83,8 @@ class MemoryBankActor:
         self._spec = spec
         self._run: SceneRun | None = None
         self._reconstruction: Reconstruction | None = None
+        # The outputs that were written, and the clips that they were written of.
+        self._written: tuple[frozenset[str], frozenset[str]] | None = None
         self._epoch: str | None = None
         self._blobs = _blobs_of(spec)
         self._stage = SceneStage("open")
@@ -104,6 +107,7 @@ class MemoryBankActor:
         from worldstereo.formats.manifest import MANIFEST
 
         with self._at_work(), log_ids(scene=self._spec.scene_id):
+            self._written = None
             with telling_full_storage():
                 run = self._scene()
                 # A finished scene that is resumed is not finished; its outputs may come out
@@ -121,8 +125,12 @@ class MemoryBankActor:
     def prepare(
         self, trajectory_id: str, attempt_id: str | None = None
     ) -> tuple[Clip | None, Preparation]:
-        """The decoded clip with its references; None when it is committed already."""
-        with self._at_work(), self._about(trajectory_id, attempt_id):
+        """The decoded clip with its references; None when it is committed already.
+
+        Raises:
+            StorageAway: what is on disk cannot be had, or kept, now.
+        """
+        with self._at_work(), self._about(trajectory_id, attempt_id), telling_full_storage():
             run = self._scene()
             if trajectory_id in run.committed:
                 self._keep(OUTPUT)  # what was committed when the blob store was away
@@ -151,6 +159,7 @@ class MemoryBankActor:
             StorageFull: nothing was written.
         """
         with self._at_work(), self._about(trajectory_id, attempt_id), telling_full_storage():
+            self._written = None
             first = self._scene().commit(trajectory_id, frames, dict(generation))
             self._keep(OUTPUT)
             logger.info("clip committed" if first else "clip was committed before")
@@ -158,6 +167,8 @@ class MemoryBankActor:
 
     def reconstruct(self, outputs: Collection[str]) -> None:
         """Write what the result holds beside its clips, from the committed ones.
+
+        When the blob store was away, the next call only takes there what was written.
 
         Raises:
             GenerationCancelled: ``stop`` was called.
@@ -169,14 +180,20 @@ class MemoryBankActor:
         # Whoever wants this one stopped says so again; an earlier word was about an earlier one.
         self._stopped = False
         with self._at_work(), log_ids(scene=self._spec.scene_id):
+            run = self._scene()
             if self._reconstruction is None:
-                self._reconstruction = Reconstruction(self._scene(), self._spec.estimator)
+                self._reconstruction = Reconstruction(run, self._spec.estimator)
+            wanted = frozenset(outputs), frozenset(run.committed)
             with telling_full_storage():
-                self._reconstruction.write(outputs, self._advance)
+                if self._written != wanted:
+                    self._reconstruction.write(outputs, self._advance)
+                    self._written = wanted
                 self._keep(OUTPUT)
 
     def finish(self, states: Mapping[str, str]) -> None:
         """Write the manifest, with the state that each trajectory ended in.
+
+        Where a blob store has all of it then, this node's own files go; a later call brings them.
 
         Raises:
             StorageFull: there is no space for it.
@@ -184,6 +201,7 @@ class MemoryBankActor:
         with self._at_work(), telling_full_storage():
             self._scene().finish(dict(states))
             self._keep(OUTPUT)
+            self._leave_node()
 
     def stage(self) -> SceneStage:
         """What the other thread does, as far as it takes long."""
@@ -216,7 +234,7 @@ class MemoryBankActor:
             time.sleep(idle_s / 4)
             with self._working:
                 if self._run is not None and time.monotonic() - self._used_at > idle_s:
-                    self._run = self._reconstruction = None
+                    self._run = self._reconstruction = self._written = None
                     gc.collect()
                     with log_ids(scene=self._spec.scene_id):
                         logger.info("memory given up after %g s without a call", idle_s)
@@ -233,6 +251,22 @@ class MemoryBankActor:
         """Take what is new on this node to the blob store, where there is one."""
         if self._blobs is not None:
             self._blobs.push(part)
+
+    def _leave_node(self) -> None:
+        """Remove the files that no other process of this node works with, once all are kept."""
+        folder = self._spec.folder
+        if self._blobs is None or folder is None:
+            return
+        self._run = self._reconstruction = self._written = None
+        # What is not here any more was not removed: the next push must know nothing of it.
+        self._blobs = _blobs_of(self._spec)
+        for part in (INPUT, OUTPUT):
+            try:
+                shutil.rmtree(folder / part)
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # nothing is lost; it goes when the scene is deleted
+                logger.warning("%s stays on this node: %s", folder / part, error)
 
     def _scene(self) -> SceneRun:
         if self._run is None:

@@ -124,6 +124,11 @@ class Backend:
             return listed_artefacts(index, url)
         return list_artefacts(self.folders.scene(scene_id).output, url)
 
+    def artefact(self, scene_id: str, name: str) -> tuple[Path, Artefact]:
+        """One file of a scene and its description; blocks. ArtefactNotFound where it is none."""
+        folder = self.folders.folder_with(scene_id, name)
+        return find_artefact(folder, name, scene_urls(scene_id).self)
+
     async def why_not_ready(self) -> str | None:
         """What keeps clips from being generated now; None: nothing."""
         try:
@@ -255,9 +260,7 @@ def _add_result_routes(api: FastAPI, backend: Backend) -> None:
     ) -> Response:
         """One file, whole or in ranges."""
         record = await backend.scene(scene_id, caller)
-        await asyncio.to_thread(backend.folders.fetch_result, record.id, name)
-        output, url = backend.folders.scene(record.id).output, scene_urls(record.id).self
-        path, about = await asyncio.to_thread(find_artefact, output, name, url)
+        path, about = await asyncio.to_thread(backend.artefact, record.id, name)
         headers = {"ETag": f'"{about.sha256}"', "Cache-Control": "private, no-cache"}
         if if_none_match and headers["ETag"] in if_none_match:
             return Response(status_code=304, headers=headers)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import quote
@@ -17,7 +16,7 @@ from worldstereo_client.schemas import Artefact
 
 from deployments.errors import ArtefactNotFound
 from worldstereo.errors import LayoutError
-from worldstereo.formats.manifest import MANIFEST, ManifestFile, read_manifest, sha256_of
+from worldstereo.formats.manifest import MANIFEST, ManifestFile, read_manifest, sha256_of_seen
 
 Kind = Literal["manifest", "video", "frame", "cameras", "references", "plan", "file"]
 
@@ -50,6 +49,11 @@ def listed_artefacts(files: Iterable[ManifestFile], scene_url: str) -> list[Arte
 def finished_files(output: Path) -> list[tuple[str, Path]]:
     """Name and place of every finished file, sorted by name, the manifest last."""
     files = [(path.relative_to(output).as_posix(), path) for path in _files(output)]
+    return in_archive_order(files)
+
+
+def in_archive_order(files: Iterable[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Names and places of files, sorted by name, the manifest last."""
     return sorted(files, key=lambda file: (file[0] == MANIFEST, file[0]))
 
 
@@ -97,9 +101,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _describe(output: Path, path: Path, scene_url: str, sha256: str | None) -> Artefact:
     name = path.relative_to(output).as_posix()
-    stat = path.stat()
-    content = sha256 or _sha256(path, stat.st_mtime_ns, stat.st_size)
-    return _artefact(name, stat.st_size, content, scene_url)
+    return _artefact(name, path.stat().st_size, sha256 or sha256_of_seen(path), scene_url)
 
 
 def _artefact(name: str, size: int, sha256: str, scene_url: str) -> Artefact:
@@ -131,8 +133,3 @@ def _manifest_hashes(output: Path) -> dict[str, str]:
     except LayoutError:  # it comes last, so there may be none yet
         return {}
     return {file.name: file.sha256 for file in files}
-
-
-@lru_cache(maxsize=20_000)
-def _sha256(path: Path, _modified_ns: int, _bytes: int) -> str:
-    return sha256_of(path)

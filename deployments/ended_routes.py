@@ -9,9 +9,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 from worldstereo_client.schemas import Scene
 
-from actors.blobs import OUTPUT
 from deployments.archive_stream import stream_zip
-from deployments.artefacts import finished_files
 from deployments.guard import CallerOf
 from deployments.openapi import problems
 from deployments.removal import remove_scene
@@ -56,7 +54,6 @@ def add_ended_routes(api: FastAPI, backend: Backend) -> None:
     async def archive(scene_id: str, caller: CallerOf) -> StreamingResponse:
         """The scene's files that are there so far, as one zip under their artefacts' names."""
         record = await backend.scene(scene_id, caller)
-        await asyncio.to_thread(backend.folders.bring, record.id, [OUTPUT])
-        files = await asyncio.to_thread(finished_files, backend.folders.scene(record.id).output)
+        files = await asyncio.to_thread(backend.folders.result_files, record.id)
         headers = {"Content-Disposition": f'attachment; filename="{record.name}.zip"'}
         return StreamingResponse(stream_zip(files), media_type="application/zip", headers=headers)

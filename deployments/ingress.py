@@ -5,6 +5,7 @@ Owns putting the API's backend together; the routes are api.py's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from actors.log_lines import LogOptions, set_up_logging
 from configs.settings import AuthSettings, IngressSettings, UploadLimits, UriSettings
 from deployments.api import Backend, create_api
+from deployments.copies import remove_copies_for_ever
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.key_store import KeyStore
@@ -91,6 +93,10 @@ class Ingress:
             configs=spec.configs,
             offers=spec.offers,
             keys=KeyStore(spec.database_url) if spec.auth.required else None,
+        )
+        # Serve runs constructors in the loop that serves requests.
+        self._copies = asyncio.get_running_loop().create_task(
+            remove_copies_for_ever(store, spec.folders)
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs.settings import RetentionSettings
+from deployments.copies import remove_copies
 from deployments.errors import SceneNotFound, StateConflict, StoreAway
 from deployments.folders import SceneFolders
 from deployments.records import EndedScene
@@ -109,8 +110,9 @@ class Retention:
         return True
 
     def tidy(self) -> None:
-        """Remove what an earlier process left; blocks."""
-        for folder in remove_strays(self._store, self._folders):
+        """Remove what a deletion left that was cut short, or done by another node; blocks."""
+        left = remove_strays(self._store, self._folders)
+        for folder in left + remove_copies(self._store, self._folders):
             logger.info("%s removed: it was left over", folder)
 
     def _measure(self, ended: list[EndedScene], most: int | None) -> None:
@@ -121,7 +123,9 @@ class Retention:
             scene for scene in ended if self._sizes.get(scene.id, (None, 0))[0] != scene.finished_at
         ]
         for scene in unmeasured[:most]:
-            size = folder_bytes(self._folders.scene(scene.id).root)
+            size = self._folders.kept_bytes(scene.id)
+            if size is None:
+                size = folder_bytes(self._folders.scene(scene.id).root)
             self._sizes[scene.id] = scene.finished_at, size
 
     def _bytes(self, scene: EndedScene) -> int:
@@ -129,21 +133,21 @@ class Retention:
 
 
 async def sweep_for_ever(retention: Retention) -> None:
-    """Tidy up once, then sweep at intervals, as long as there is a limit."""
+    """Tidy up at once and at intervals; there sweep, too, if there is a limit."""
     settings = retention.settings
-    work: Callable[[], object] = retention.tidy
+    limited = settings.max_age_s is not None or settings.max_bytes is not None
+    work: list[Callable[[], object]] = [retention.tidy]
     while True:
-        try:
-            await asyncio.to_thread(work)
-            work = retention.sweep
-        except StoreAway:
-            # The store has logged it; the next sweep tries again.
-            logger.debug("no sweep")
-        except Exception:
-            # A file that cannot be removed, say: the next sweep tries again.
-            logger.exception("cannot remove scenes that are no longer kept")
-        if work == retention.sweep and settings.max_age_s is None and settings.max_bytes is None:
-            return
+        for step in work:
+            try:
+                await asyncio.to_thread(step)
+            except StoreAway:
+                # The store has logged it; the next one tries again.
+                logger.debug("no sweep")
+            except Exception:
+                # A file that cannot be removed, say: the next one tries again.
+                logger.exception("cannot remove scenes that are no longer kept")
+        work = [retention.tidy, retention.sweep] if limited else [retention.tidy]
         await asyncio.sleep(settings.sweep_interval_s)
 
 

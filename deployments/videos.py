@@ -17,13 +17,12 @@ from fastapi import FastAPI, Header, Query, Request, Response
 from worldstereo_client.schemas import Problem, SceneStatus
 
 from actors.blobs import SOURCE
-from deployments.artefacts import find_artefact
 from deployments.errors import ArtefactNotFound, SceneNotFound
 from deployments.guard import CallerOf
 from deployments.keys import Caller
 from deployments.openai_errors import VIDEOS_PATH, ErrorAnswer, code_of
 from deployments.ranges import RangedFile
-from deployments.records import SceneRecord, scene_urls
+from deployments.records import SceneRecord
 from deployments.removal import remove_scene
 from deployments.video_form import VideoForm, seconds_of, size_of
 from deployments.video_schemas import Video, VideoDeleted, VideoError, VideoList, VideoStatus
@@ -118,11 +117,20 @@ class Videos:
     def _form_of(self, record: SceneRecord) -> dict[str, str]:
         configs: Mapping[str, ModelConfig] = {str(k): v for k, v in self._backend.configs.items()}
         config = configs.get(record.parameters.variant)
-        self._backend.folders.bring(record.id, [SOURCE])
-        image = self._backend.folders.scene(record.id).image_file()
-        if config is None or image is None:  # of a variant that is no longer served
-            return {"seconds": "unknown", "size": "unknown"}
-        return {"seconds": seconds_of(config), "size": size_of(_size_of_file(image), config)}
+        unknown = {"seconds": "unknown", "size": "unknown"}
+        if config is None:  # of a variant that is no longer served
+            return unknown
+        try:
+            self._backend.folders.bring(record.id, [SOURCE])
+            image = self._backend.folders.scene(record.id).image_file()
+            size = _size_of_file(image) if image is not None else None
+        except FileNotFoundError:  # the scene is just being deleted
+            return unknown
+        return (
+            unknown
+            if size is None
+            else {"seconds": seconds_of(config), "size": size_of(size, config)}
+        )
 
     def content(self, record: SceneRecord) -> tuple[Path, str]:
         """The video's file and its SHA-256; ArtefactNotFound where it is not there yet."""
@@ -135,9 +143,7 @@ class Videos:
                 fix=f"GET {VIDEOS_PATH}/{_PREFIX}{record.id} tells its status",
             )
         name = f"{record.trajectories[0].id}/video.mp4"
-        folder, url = self._backend.folders.scene(record.id).output, scene_urls(record.id).self
-        self._backend.folders.fetch_result(record.id, name)
-        path, about = find_artefact(folder, name, url)
+        path, about = self._backend.artefact(record.id, name)
         return path, about.sha256
 
 

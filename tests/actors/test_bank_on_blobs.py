@@ -1,7 +1,7 @@
 """A memory bank whose node is lost with all its files comes back from the blob store elsewhere."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from actors.memory_bank import BankSpec, MemoryBankActor
 from tests.actors.s3 import s3_server
 from worldstereo.config import ModelConfig, SceneParameters
 from worldstereo.models.source import bundled_folder
+from worldstereo.reconstruction.stage import OnStage, Reconstruction
 
 
 @pytest.fixture
@@ -38,6 +39,12 @@ def spec_of(node: Path, blobs: BlobStore, config: ModelConfig) -> BankSpec:
         blobs=blobs,
         folder=folder,
     )
+
+
+def away_from(blobs: BlobStore) -> BlobStore:
+    """The same blobs where nobody answers."""
+    down = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 1}}}
+    return replace(blobs, options={**blobs.options, **down})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -73,8 +80,17 @@ def test_a_bank_comes_back_on_another_node(
     bank.finish(dict.fromkeys(clips, "completed"))
     assert there.folder is not None
     index = bucket.scene("one", there.folder).index("output")
-    assert set(index) == set(content(there.output))
     assert "manifest.json" in index
+    assert not there.output.exists(), "the blob store has all of it"
+    assert not there.input.exists()
+
+    # Ray repeats calls; a scene that failed is resumed.
+    bank.finish(dict.fromkeys(clips, "completed"))
+    assert bucket.scene("one", there.folder).index("output") == index
+    assert bank.open("third").committed == set(clips)
+    index.pop("manifest.json")
+    assert bucket.scene("one", there.folder).index("output") == index
+    assert set(content(there.output)) == set(index)
 
 
 def test_what_the_blob_store_did_not_take_is_not_called_committed(
@@ -90,9 +106,7 @@ def test_what_the_blob_store_did_not_take_is_not_called_committed(
     prepared, _ = bank.prepare(first.id)
     assert prepared is not None
     working = bank._blobs
-    down = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 1}}}
-    away = replace(bucket, options={**bucket.options, **down})
-    bank._blobs = away.scene("one", spec.folder)
+    bank._blobs = away_from(bucket).scene("one", spec.folder)
     with pytest.raises(BlobStoreAway, match="cannot be used"):
         bank.commit(first.id, np.asarray(prepared.render_video), {"seed": 1})
     with pytest.raises(BlobStoreAway, match="cannot be used"):
@@ -101,3 +115,50 @@ def test_what_the_blob_store_did_not_take_is_not_called_committed(
     assert bank.prepare(first.id)[1].committed
     assert working is not None
     assert f"{first.id}/video.mp4" in working.index("output")
+
+
+def test_outputs_are_not_made_again_while_the_blob_store_is_away(
+    kitchen: Path,
+    tiny_config: ModelConfig,
+    bucket: BlobStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = spec_of(tmp_path, bucket, tiny_config)
+    assert spec.folder is not None
+    shutil.copytree(kitchen, spec.input)
+    bucket.scene("one", spec.folder).push("input")
+    made: list[tuple[str, ...]] = []
+    write = Reconstruction.write
+
+    def counting(self: Reconstruction, outputs: Collection[str], on_stage: OnStage) -> list[Path]:
+        made.append(tuple(outputs))
+        return write(self, outputs, on_stage)
+
+    monkeypatch.setattr(Reconstruction, "write", counting)
+    bank = MemoryBankActor(spec)
+    clips = [clip.id for clip in bank.open("first").clips]
+
+    def commit(clip_id: str) -> None:
+        prepared, _ = bank.prepare(clip_id)
+        assert prepared is not None
+        bank.commit(clip_id, np.asarray(prepared.render_video), {"seed": 1})
+
+    commit(clips[0])
+    working = bank._blobs
+    assert working is not None
+    bank._blobs = away_from(bucket).scene("one", spec.folder)
+    for _ in range(3):
+        with pytest.raises(BlobStoreAway):
+            bank.reconstruct(("colmap",))
+    bank._blobs = working
+    before = set(working.index("output"))
+    bank.reconstruct(("colmap",))
+    assert made == [("colmap",)]
+    assert set(working.index("output")) > before
+
+    commit(clips[1])
+    bank.reconstruct(("colmap",))
+    bank.open("second")
+    bank.reconstruct(("colmap",))
+    assert len(made) == 3, "of another clip, and for another epoch"

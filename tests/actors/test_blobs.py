@@ -1,5 +1,6 @@
 """A scene's files go to a blob store and come back elsewhere, whole or as they were before."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,32 @@ def test_what_is_removed_here_is_removed_there(blobs: BlobStore, tmp_path: Path)
     scene.push("output")
     assert set(scene.index("output")) == {"a"}
     assert not scene._files.exists(scene._blob("output", "manifest.json"))
+
+
+def test_what_others_pushed_meanwhile_stays(blobs: BlobStore, tmp_path: Path) -> None:
+    """A process that was replaced comes back late: it knows nothing of its successor's files."""
+    late, successor = (blobs.scene("one", tmp_path / node) for node in ("late", "successor"))
+    write(tmp_path / "late" / "output", {"a": "1", "manifest.json": "{}"})
+    late.push("output")
+    successor.pull("output")
+    write(tmp_path / "successor" / "output", {"b": "2"})
+    (tmp_path / "successor" / "output" / "manifest.json").unlink()
+    successor.push("output")
+    assert set(successor.index("output")) == {"a", "b"}, "what it has pulled it may remove"
+    (tmp_path / "late" / "output" / "manifest.json").unlink()
+    write(tmp_path / "late" / "output", {"c": "3"})
+    late.push("output")
+    blobs.scene("one", tmp_path / "there").pull("output")
+    assert content(tmp_path / "there" / "output") == {"a": "1", "b": "2", "c": "3"}
+
+
+def test_a_folder_that_is_lost_takes_nothing_along(blobs: BlobStore, tmp_path: Path) -> None:
+    scene = blobs.scene("one", tmp_path / "here")
+    write(tmp_path / "here" / "output", {"a": "1", "b": "2"})
+    scene.push("output")
+    shutil.rmtree(tmp_path / "here")
+    scene.push("output")
+    assert set(scene.pull("output")) == {"a", "b"}
 
 
 def test_a_file_that_differs_here_is_replaced(blobs: BlobStore, tmp_path: Path) -> None:

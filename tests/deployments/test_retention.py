@@ -190,10 +190,17 @@ async def test_the_sweeper_tidies_up_and_goes_on_after_a_failure(
 
 
 @pytest.mark.virtual_time
-async def test_without_limits_nothing_is_swept(service: Service) -> None:
+async def test_without_limits_nothing_is_swept_and_strays_go(service: Service) -> None:
+    """Also those of deletions that are cut short while the orchestrator runs."""
     service.scene("old", 9000, 1)
-    await asyncio.wait_for(sweep_for_ever(service.retention()), 5)
+    service.scene("stray", 9000, 1)
+    sweeping = asyncio.create_task(sweep_for_ever(service.retention(sweep_interval_s=60)))
+    await asyncio.sleep(30)
+    service.folders.mark("stray")
+    service.store.delete_scene("stray")
+    await asyncio.sleep(60)
     assert service.left() == {"old"}
+    sweeping.cancel()
 
 
 def gc(service: Service, *arguments: str) -> Result:

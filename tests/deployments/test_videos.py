@@ -28,6 +28,7 @@ from tests.client.stub_server import serving
 from tests.deployments.http_api import VARIANT, FakeOrchestrator
 from worldstereo.config import ModelConfig
 from worldstereo.errors import GenerationError
+from worldstereo.formats.atomic import temporary_sibling
 from worldstereo.formats.results import write_trajectory
 from worldstereo.formats.video import read_video
 from worldstereo.types import Cameras
@@ -178,6 +179,23 @@ def test_a_running_video_tells_how_far_it_is_and_is_not_deleted(
     with pytest.raises(openai.ConflictError, match="has not ended"):
         client.videos.delete(video.id)
     generating.join()
+
+
+def test_a_video_whose_image_is_just_coming_or_going_is_shown(
+    server: Server, client: openai.OpenAI
+) -> None:
+    video = client.videos.create(prompt=PROMPT, model=VARIANT, input_reference=image())
+    source = server.folders.scene(video.id.removeprefix("video_")).source
+    (file,) = source.iterdir()
+    beside = temporary_sibling(file)
+    beside.write_bytes(b"half of it")
+    assert client.videos.retrieve(video.id).size == "192x128"
+    file.unlink()
+    assert client.videos.retrieve(video.id).size == "unknown"
+    beside.unlink()
+    assert client.videos.retrieve(video.id).seconds == "unknown"
+    source.rmdir()
+    assert [item.size for item in client.videos.list().data] == ["unknown"]
 
 
 def test_videos_are_listed_in_pages_and_apart_from_scenes(

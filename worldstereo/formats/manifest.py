@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +40,20 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_seen(path: Path) -> str:
+    """As ``sha256_of``; a file that this process has read is not read again while it is as it was.
+
+    Of files that are replaced and never written to: place, time and size tell them apart.
+    """
+    stat = path.stat()
+    return _seen(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=20_000)
+def _seen(path: Path, _inode: int, _modified_ns: int, _bytes: int) -> str:
+    return sha256_of(path)
 
 
 def _names(folder: Path) -> Iterator[str]:
