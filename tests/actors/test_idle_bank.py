@@ -65,6 +65,7 @@ def test_a_bank_that_gave_its_memory_up_goes_on_as_one_that_did_not(
     assert idle.prepare(clips[0])[1].committed
     assert idle.wanted("epoch")
     assert not idle.wanted("another")
+    wait_until_given_up(idle)  # nothing of it goes on beside the next test
 
 
 def test_nothing_is_given_up_under_a_call(
