@@ -43,10 +43,11 @@ from worldstereo.types import Clip, Progress, UInt8
 
 REQUESTS = 200
 SCENES, CONCURRENCY = 40, 4
+ACTIVE = 4
 QUEUED = 10_000
 WATCHERS = 1_000
 # A scene that asks for this many steps keeps its replica busy, the queue waiting.
-SLOW_STEPS, SLOW_STEP_S = 200, 0.5
+SLOW_STEPS, SLOW_STEP_S = 200, 1.0
 
 
 class InstantEngine:
@@ -267,9 +268,11 @@ def measure(cluster: LocalCluster, store: Store, call: Callable[..., Any]) -> di
     }
     print(json.dumps(found, indent=2), flush=True)
     found["memory_mb"] = {"before": memory_mb(cluster)}
-    slow = call("submit", outputs=[], num_inference_steps=SLOW_STEPS)
+    # As many as may be in progress, so that the rest waits.
+    slow, *_ = [call("submit", outputs=[], num_inference_steps=SLOW_STEPS) for _ in range(ACTIVE)]
     found["queue"] = {"scenes": QUEUED, "filled_s": fill_queue(store, QUEUED)}
     found["memory_mb"]["queue"] = memory_mb(cluster)
+    assert store.queued() == QUEUED, store.queued()
     found["queue"]["routes"] = call("routes", done=done)
     found["watchers"] = call("watched", scene=slow)
     found["memory_mb"]["watchers"] = memory_mb(cluster)
@@ -293,7 +296,7 @@ def main() -> None:
             data_dir=data,
             local_files_only=True,
             generator=GeneratorSettings(replicas=1),
-            orchestrator=OrchestratorSettings(max_active_scenes=4),
+            orchestrator=OrchestratorSettings(max_active_scenes=ACTIVE),
         )
         allotments = allot(args, model_settings(args), MachineGpus())
         need = required_resources(args, allotments)

@@ -234,6 +234,41 @@ def _warm_up(result: Result) -> Rows:
     ]
 
 
+def _service(result: Result) -> Rows:
+    routes, queue = result["routes"], result["queue"]["routes"]
+    scene = "GET /v1/scenes/{id}"
+    load, added = result["throughput"], result["added_per_trajectory_ms"]
+    memory, watchers = result["memory_mb"], result["watchers"]
+
+    def times(row: Result) -> str:
+        return f"{row['latency_p50']:.0f} / {row['latency_p99']:.0f} ms"
+
+    def parts(row: Result) -> str:
+        return f"{row['ingress']:.0f} / {row['orchestrator']:.0f}"
+
+    return [
+        ("HTTP p50 / p99: health, which asks nothing", times(routes["GET /healthz"])),
+        ("HTTP p50 / p99: a scene", times(routes[scene])),
+        (
+            f"the same with {result['queue']['scenes']:,} scenes that wait",
+            times(queue[scene]),
+        ),
+        (
+            "scenes a minute, two clips each, with an engine that needs no time",
+            f"{load['scenes_per_minute']:.0f}",
+        ),
+        ("added to a clip by orchestration, median", f"{added['median']:.0f} ms"),
+        (
+            f"how late {watchers['watchers']:,} watchers hear of a step, p50 / p99",
+            times(watchers),
+        ),
+        (
+            "memory of ingress / orchestrator: before, with the long queue, with all watchers",
+            f"{parts(memory['before'])}, {parts(memory['queue'])}, {parts(memory['watchers'])} MB",
+        ),
+    ]
+
+
 def _recovery(result: Result) -> Rows:
     parts = dict.fromkeys(row["part"] for row in result["rows"])
     rows = []
@@ -282,6 +317,7 @@ PERFORMANCE_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("clip", _clip),
     ("warm_up", _warm_up),
     ("makespan", _makespan),
+    ("service", _service),
     ("recovery", _recovery),
 ]
 DOCUMENTS = {README: README_ROWS, PERFORMANCE: PERFORMANCE_ROWS}

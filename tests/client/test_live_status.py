@@ -7,10 +7,13 @@ import itertools
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,12 @@ def test_a_terminal_shows_one_table_that_stays(client: Client, stub: Stub, scene
     assert watch_scenes(client, None, 5, View(console, as_json=False), 0.05) == 0
 
 
+def drain(terminal: int) -> None:
+    with suppress(OSError):  # it is closed, or nobody writes any more
+        while os.read(terminal, 4096):
+            pass
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are Unix's: use Linux")
 def test_ctrl_c_ends_it_at_a_real_terminal(stub: Stub, scene_folder: Path) -> None:
     stub.script = queued_script
@@ -113,7 +122,12 @@ def test_ctrl_c_ends_it_at_a_real_terminal(stub: Stub, scene_folder: Path) -> No
     words = ["status", "scene-0", *QUICK, "--url", stub.url]
     code = "from worldstereo_client.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=follower, stderr=follower, stdin=follower
+        [sys.executable, "-c", code, *words],
+        stdout=follower,
+        stderr=follower,
+        stdin=follower,
+        # Who runs the tests in the background has them ignore it, and all that they start.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     os.close(follower)
     try:
@@ -122,7 +136,9 @@ def test_ctrl_c_ends_it_at_a_real_terminal(stub: Stub, scene_folder: Path) -> No
         while b"queued" not in shown:
             assert time.monotonic() < deadline
             shown += os.read(leader, 4096)
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
+        # A terminal that nobody reads would hold it back.
+        threading.Thread(target=drain, args=[leader], daemon=True).start()
         assert process.wait(30) == 130
     finally:
         process.kill()

@@ -159,7 +159,7 @@ def test_replicas_and_nodes_follow_the_clips_of_a_scene_from_none_to_none(
     [
         # With enough time it ends its clip; without, the clip is made again by the other.
         pytest.param(60.0, [1, 1], marks=pytest.mark.recovery(by_default=False)),
-        pytest.param(0.1, [1, 2], marks=pytest.mark.recovery(by_default=True)),
+        pytest.param(0.1, [1, 2], marks=pytest.mark.recovery(by_default=False)),
     ],
 )
 def test_a_replica_that_is_stopped_while_it_generates_loses_no_clip(

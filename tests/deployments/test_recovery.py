@@ -19,10 +19,8 @@ pytestmark = [pytest.mark.cluster]
 
 BY_DEFAULT = {
     ("orchestrator", "denoise"),
-    ("orchestrator", "committed"),
     ("ingress", "denoise"),
     ("memory bank", "commit"),
-    ("memory bank", "outputs"),
     ("coordinator", "decode"),
     ("worker", "encode"),
 }
@@ -86,7 +84,10 @@ def test_whatever_is_killed_the_scene_is_the_same_to_the_bit(
 
 @pytest.mark.parametrize(
     ("stage", "left_bytes", "waits_at"),
-    [("decode", 40_000, "commit"), ("finish", 0, "wait")],  # some frames of a clip, nothing
+    [  # some frames of a clip, nothing
+        pytest.param("decode", 40_000, "commit", marks=pytest.mark.recovery(by_default=True)),
+        pytest.param("finish", 0, "wait", marks=pytest.mark.recovery(by_default=False)),
+    ],
 )
 def test_a_full_disk_pauses_the_scene_until_there_is_space(
     stage: str, left_bytes: int, waits_at: str, recovery: RecoveryService, truth: dict[str, str]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter
 
 import pytest
@@ -105,6 +106,9 @@ def test_no_replica_has_two_while_another_has_none() -> None:
         )
         cluster.deploy(deployment.bind())
         caller = Caller.remote()
+        deadline = time.monotonic() + 60
+        while len(set(ray.get(caller.spread.remote(2 * REPLICAS)))) < REPLICAS:
+            assert time.monotonic() < deadline, "the caller has not heard of all replicas"
         for _ in range(2):
             pids = ray.get(caller.spread.remote(REPLICAS))
             assert len(set(pids)) == REPLICAS

@@ -18,6 +18,9 @@ import pytest
 
 from benchmarks.table import DOCUMENTS, README, with_table
 
+# In one process where the suite runs in several: its server starts once.
+pytestmark = pytest.mark.xdist_group("readme")
+
 ROOT = Path(__file__).parents[2]
 README_URL = "http://127.0.0.1:8000"
 BLOCK = re.compile(
