@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.settings import AuthSettings
 from tests import network_hosts
 from tests.deployments.gates import FOLDER, Gates
 from tests.deployments.recovery import (
@@ -55,6 +56,9 @@ def hosts(folder: Path) -> Iterator[Hosts]:
         args = settings(
             folder, replicas=2, coordinator_num_cpus=1, worker_num_cpus=3, beat_timeout_s=6
         )
+        # Nobody but the test's own hosts reaches the address.
+        open_to_hosts = AuthSettings(allow_unauthenticated=True)
+        args = args.model_copy(update={"auth": open_to_hosts})
         deploying = hosts.begin_to_deploy(args)
         deadline = time.monotonic() + PATIENCE_S
         while not all(
