@@ -37,11 +37,12 @@ from deployments.folders import SceneFolders
 from deployments.guard import CallerOf, Guard
 from deployments.key_store import KeyStore
 from deployments.keys import Caller
+from deployments.offers import Offers
 from deployments.openapi import Responses, document, problems, reference
 from deployments.ranges import RangedFile
 from deployments.records import SceneRecord, scene_urls
 from deployments.store import Store
-from deployments.submission import Offers, Submitter, refuse_encoding
+from deployments.submission import Submitter, refuse_encoding
 from deployments.videos import add_video_routes
 from worldstereo.config import ModelConfig, Variant, published_guidance, published_steps
 

@@ -36,10 +36,10 @@ from deployments.generator import Deadlines, Generator
 from deployments.ingress import Ingress, IngressSpec
 from deployments.listening import check_served_host
 from deployments.names import generator_name
+from deployments.offers import Offers
 from deployments.orchestrator import Orchestrator, OrchestratorSpec
 from deployments.reconstructor import offered_outputs, reconstructor_deployment
 from deployments.routing import LeastBusyRouter
-from deployments.submission import Offers
 from deployments.tables import store_url
 from deployments.telling import Telling
 from deployments.webhooks import outbound_rules

@@ -20,10 +20,11 @@ from deployments.copies import remove_copies_for_ever
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.key_store import KeyStore
+from deployments.offers import Offers
 from deployments.outage import wait_for_store
 from deployments.readiness import ServeReadiness
 from deployments.store import Store
-from deployments.submission import Offers, Submitter
+from deployments.submission import Submitter
 from worldstereo.config import ModelConfig, Variant
 
 logger = logging.getLogger(__name__)

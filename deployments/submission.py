@@ -13,13 +13,12 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pydantic
 from starlette.requests import ClientDisconnect
-from worldstereo_client.schemas import Output, SceneRequest
+from worldstereo_client.schemas import SceneRequest
 
 from actors.blobs import DEPTH, INPUT, SOURCE
 from actors.full_storage import telling_full_storage
@@ -31,7 +30,7 @@ from deployments.folders import SceneFolder, SceneFolders
 from deployments.json_body import parse_json
 from deployments.keys import Caller
 from deployments.multipart import ReceivedFile, Upload, UploadReceiver
-from deployments.outbound import OutboundRules, check_url
+from deployments.offers import Offers
 from deployments.records import NewScene, SceneKind, SceneRecord, Submission
 from deployments.remote_upload import RemoteUploads
 from deployments.store import Store, check_queue
@@ -117,7 +116,7 @@ class Submitter:
         Raises:
             InputError: anything about the upload; its class says what.
             IdempotencyConflict, QueueFull, PermissionDenied: as they say.
-            StorageFull: there is no space for the upload; nothing of it is kept.
+            StorageAway: there is no space for the upload, or nothing to keep it; nothing is kept.
         """
         with telling_full_storage():
             return await self._submit(
@@ -323,45 +322,6 @@ class Submitter:
                 allowed="none, or at most 1",
             )
         return self._configs[variant]
-
-
-@dataclass(frozen=True)
-class Offers:
-    """What a server can do beside generating clips.
-
-    Attributes:
-        outputs: what a scene's ``outputs`` may name.
-        depth_estimator: of images that come without depth; None: they must bring it.
-        webhooks: where they may be; None: the server sends none.
-    """
-
-    outputs: tuple[Output, ...]
-    depth_estimator: str | None = None
-    webhooks: OutboundRules | None = None
-
-    def check(self, wanted: Collection[Output]) -> None:
-        """ParameterError where something is wanted that is not offered."""
-        missing = [name for name in wanted if name not in self.outputs]
-        if missing:
-            raise ParameterError(
-                "this server cannot make the output",
-                where="outputs",
-                got=", ".join(missing),
-                allowed=", ".join(self.outputs),
-            )
-
-    def check_webhook(self, url: str | None) -> None:
-        """ParameterError for a webhook that this server will not tell of anything."""
-        if url is None:
-            return
-        if self.webhooks is None:
-            raise ParameterError(
-                "this server sends no webhooks",
-                where="webhook_url",
-                got=repr(url[:200]),
-                fix="follow the scene's events, or set webhooks in the server's settings",
-            )
-        check_url(url, self.webhooks, "webhook_url")
 
 
 def refuse_encoding(content_encoding: str) -> None:

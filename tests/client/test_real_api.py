@@ -26,8 +26,9 @@ from worldstereo_client.schemas import Output, SceneStatus, TrajectoryStatus
 from configs.settings import UploadLimits
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
+from deployments.offers import Offers
 from deployments.store import Store
-from deployments.submission import Offers, Submitter
+from deployments.submission import Submitter
 from deployments.tables import sqlite_url
 from tests.client.conftest import QUICK
 from tests.client.stub_server import serving

@@ -11,8 +11,9 @@ from configs.settings import UploadLimits
 from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
+from deployments.offers import Offers
 from deployments.store import Store
-from deployments.submission import Offers, Submitter
+from deployments.submission import Submitter
 from deployments.tables import sqlite_url
 from tests import scenes
 from tests.deployments.archive_files import zip_of_folder

@@ -24,8 +24,9 @@ from configs.settings import UploadLimits
 from deployments.api import Backend, create_api
 from deployments.folders import SceneFolders
 from deployments.http_errors import MEDIA_TYPE
+from deployments.offers import Offers
 from deployments.store import Store
-from deployments.submission import Offers, Submitter
+from deployments.submission import Submitter
 from deployments.tables import sqlite_url
 from tests.deployments import archive_files as make
 from tests.deployments import hostile_files as files

@@ -11,7 +11,7 @@ from PIL import Image
 from worldstereo_client.schemas import ModelList, Scene
 
 from deployments.folders import SceneFolders
-from deployments.submission import Offers
+from deployments.offers import Offers
 from tests.deployments.http_api import problem_in
 
 PROMPT = {"prompt": "a small room"}

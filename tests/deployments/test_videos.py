@@ -21,9 +21,10 @@ from deployments.api import Backend, create_api
 from deployments.event_feed import EventFeed
 from deployments.folders import SceneFolders
 from deployments.http_errors import problem_of
+from deployments.offers import Offers
 from deployments.records import NewScene
 from deployments.store import Store
-from deployments.submission import Offers, Submitter
+from deployments.submission import Submitter
 from tests.client.stub_server import serving
 from tests.deployments.http_api import VARIANT, FakeOrchestrator
 from worldstereo.config import ModelConfig

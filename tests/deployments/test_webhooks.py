@@ -18,10 +18,10 @@ from configs.telling import WebhookSettings
 from deployments import tables
 from deployments.errors import StoreAway
 from deployments.metrics import Metric, NoRecorder
+from deployments.offers import Offers
 from deployments.outbound import OutboundRules
 from deployments.records import NewScene
 from deployments.store import Store
-from deployments.submission import Offers
 from deployments.tables import sqlite_url
 from deployments.webhook_queue import DueWebhook, WebhookQueue
 from deployments.webhooks import WebhookSender, retry_delay_s
