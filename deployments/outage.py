@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -99,6 +100,14 @@ class Outage:
                 fix="try again: nothing that was accepted is lost",
             ) from error
         self._end(writes)
+
+    @contextmanager
+    def writing(self, engine: Engine) -> Iterator[Connection]:
+        """One transaction that writes, watched."""
+        with self.watched(writes=True), engine.execution_options(writes=True).begin() as connection:
+            yield connection
+            if self.lasts:  # a full disk takes a transaction that changes nothing: this one does
+                connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
     def _begin(self, error: SQLAlchemyError, writes: bool) -> None:
         with self._lock:

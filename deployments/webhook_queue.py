@@ -129,8 +129,7 @@ class WebhookQueue:
         # The scene's row first, as the store does: a change of it that is not committed yet has
         # found that an earlier one is still to be told; this waits for it, and sees its event.
         locked = select(scenes.c.id).where(scenes.c.id == scene_id).with_for_update()
-        writer = self._engine.execution_options(writes=True)
-        with self._outage.watched(writes=True), writer.begin() as connection:
+        with self._outage.writing(self._engine) as connection:
             connection.execute(locked)
             yield connection
 
