@@ -1,0 +1,237 @@
+"""Stage ``worlds``: procedural scenes as tensors, one file a scene.
+
+``python -m training.worlds FOLDER --scenes N`` makes the pictures, point renders, cameras and
+memory of scenes with consecutive seeds, on as many processes as told. Scenes that are there are
+kept, so that a run that was cut short goes on.
+
+Owns what a scene is to the training, and its seeds: those of ``HELD_OUT`` and up are for judging
+alone and are refused here. Cameras, point renders and the scores of the memory are the product's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from training.seed_tiny import BUNDLED
+from worldstereo.geometry.cameras import (
+    camera_centers,
+    invert_matrices,
+    normalise_cameras,
+    quaternion_translation,
+    unify_cameras,
+)
+from worldstereo.geometry.trajectories import FRAMES
+from worldstereo.geometry.views import lift_view, render_cloud
+from worldstereo.memory.features import BUNDLED_FEATURES, DinoFeatures
+from worldstereo.memory.plan import keyframe_indices
+from worldstereo.memory.retrieval import frusta, score
+from worldstereo.memory.selection import quality
+from worldstereo.parallel.mesh import ParallelMesh
+from worldstereo.sampling.components import load_image_encoder, load_text_encoder
+from worldstereo.synthetic import SyntheticWorld, make_world
+from worldstereo.synthetic.scene_folder import LIFTED_SIDE, path_cameras
+from worldstereo.types import Cameras, UInt8, concatenate_cameras
+
+# Seeds from here on are never trained on; those from VALIDATION on only draw curves.
+VALIDATION, HELD_OUT = 9_900, 10_000
+SIZE = (128, 192)
+KEYFRAMES, ALIGNED = 21, 8
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingScene:
+    """One scene: P paths of F keyframes, and the B frames that a memory of it may hold.
+
+    Bank frame 0 is the start image, then each path's ``ALIGNED`` frames, path after path.
+
+    Attributes:
+        images: [P, F, H, W, 3] uint8, exact; frame 0 of each path is the start image.
+        renders: [P, F, H, W, 3] uint8 point renders; frame 0 is the start image.
+        holes: [P, F, H, W] bool, where a render shows nothing.
+        world_from_pixel, centers: [P, F, 3, 3] and [P, F, 3] float32 of normalised cameras.
+        camera_qt: [P, F, 7] rows of the cameras.
+        bank_qt: [P, B, 7] rows of the bank's cameras as each path's clip sees them.
+        bank_w2c: [B, 4, 4] float32.
+        scores: [P, F - 1, B] how well each bank frame serves each target.
+        features: [B, D] what bank frames look like.
+        qualities: [B].
+        text: [512, text width] float16 embedding of the caption.
+        image_tokens: [257, image width] float16 of the start image.
+        caption: of the start image.
+    """
+
+    images: Tensor
+    renders: Tensor
+    holes: Tensor
+    world_from_pixel: Tensor
+    centers: Tensor
+    camera_qt: Tensor
+    bank_qt: Tensor
+    bank_w2c: Tensor
+    scores: Tensor
+    features: Tensor
+    qualities: Tensor
+    text: Tensor
+    image_tokens: Tensor
+    caption: str
+
+    def save(self, file: Path) -> None:
+        """Write it; the file appears by one rename."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "caption"}
+        partial = file.with_suffix(".partial")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"c": self.caption})
+        partial.rename(file)
+
+    @classmethod
+    def load(cls, file: Path) -> TrainingScene:
+        """Read what ``save`` wrote."""
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return cls(**tensors, caption=opened.metadata()["c"])
+
+
+class Encoders:
+    """The frozen networks that describe scenes, on the CPU: those of the bundled model."""
+
+    def __init__(self) -> None:
+        mesh = ParallelMesh.single(torch.device("cpu"))
+        self.features = DinoFeatures(str(BUNDLED_FEATURES))
+        self.text = load_text_encoder(BUNDLED / "base", mesh, torch.float32)
+        self.image = load_image_encoder(BUNDLED / "base", mesh, torch.float32)
+
+
+def bank_positions(path: int) -> slice:
+    """Where a path's frames are in the bank."""
+    return slice(1 + path * ALIGNED, 1 + (path + 1) * ALIGNED)
+
+
+def make_scene(
+    seed: int,
+    device: str = "cpu",
+    size: tuple[int, int] = SIZE,
+    encoders: Encoders | None = None,
+) -> TrainingScene:
+    """Take the pictures of a seed's world and all that a clip of it is conditioned on.
+
+    Args:
+        seed: below ``HELD_OUT``.
+        device: where pictures and renders are computed.
+        size: (height, width).
+        encoders: None: loaded.
+    """
+    assert 0 <= seed < HELD_OUT, f"seed {seed} is held out"
+    world = make_world(seed)
+    chosen = np.linspace(0, FRAMES - 1, KEYFRAMES, dtype=int)
+    paths = [path_cameras(world, path, size)[chosen] for path in world.paths().values()]
+    images = world.render(concatenate_cameras(paths), device=device).images
+    images = images.reshape(len(paths), KEYFRAMES, *size, 3)
+    renders, holes = _renders(world, images, paths, device)
+    targets = [torch.from_numpy(path.camera_from_world) for path in paths]
+    aligned = list(keyframe_indices(KEYFRAMES, ALIGNED))
+    bank = concatenate_cameras([paths[0][[0]], *(path[aligned] for path in paths)])
+    frames = np.concatenate([images[:1, 0], images[:, aligned].reshape(-1, *size, 3)])
+    bank_w2c = torch.from_numpy(bank.camera_from_world)
+    normal = [normalise_cameras(target) for target in targets]
+    unified = [unify_cameras(target, bank_w2c) for target in targets]
+    encoders = encoders or Encoders()
+    return TrainingScene(
+        images=torch.from_numpy(images),
+        renders=torch.from_numpy(renders),
+        holes=torch.from_numpy(holes),
+        world_from_pixel=torch.stack(
+            [_world_from_pixel(n, path) for n, path in zip(normal, paths, strict=True)]
+        ),
+        centers=torch.stack([camera_centers(n) for n in normal]),
+        camera_qt=torch.stack([quaternion_translation(target) for target, _ in unified]),
+        bank_qt=torch.stack([quaternion_translation(seen) for _, seen in unified]),
+        bank_w2c=bank_w2c,
+        scores=torch.stack([score(frusta(path)[1:], frusta(bank)) for path in paths]),
+        features=torch.from_numpy(np.stack([encoders.features(frame) for frame in frames])),
+        qualities=torch.tensor([quality(frame) for frame in frames], dtype=torch.float64),
+        text=encoders.text.encode(world.caption)[0].half(),
+        image_tokens=encoders.image.encode(Image.fromarray(images[0, 0]))[0].half(),
+        caption=world.caption,
+    )
+
+
+def _renders(
+    world: SyntheticWorld, images: UInt8, paths: Sequence[Cameras], device: str
+) -> tuple[UInt8, np.ndarray]:
+    """What the start view's points show along each path, as the scenes of the product have it."""
+    size = images.shape[2:4]
+    start = world.start_camera(*size)
+    times = -(-LIFTED_SIDE // min(size))
+    lifted = world.render(start.resized(times * size[0], times * size[1]), device=device)
+    points, colors = lift_view(lifted.images[0], lifted.depths[0], start)
+    later = concatenate_cameras([path[1:] for path in paths])
+    video, holes = render_cloud(points.to(device), colors.to(device), later)
+    shape = (len(paths), KEYFRAMES - 1, *size)
+    nothing = np.zeros((len(paths), 1, *size), dtype=np.bool_)
+    return (
+        np.concatenate([images[:, :1], video.reshape(*shape, 3)], axis=1),
+        np.concatenate([nothing, holes.reshape(shape)], axis=1),
+    )
+
+
+def _world_from_pixel(normalised: Tensor, cameras: Cameras) -> Tensor:
+    """[F, 3, 3] float32: directions of rays from pixels (u, v, 1), for ``training.rays``."""
+    inverse = invert_matrices(torch.from_numpy(cameras.intrinsics), "intrinsics")
+    return (invert_matrices(normalised)[:, :3, :3] @ inverse).float()
+
+
+def scene_file(folder: Path, seed: int) -> Path:
+    """Where a seed's scene is."""
+    return folder / f"{seed:05d}.safetensors"
+
+
+def _make_all(folder: Path, seeds: Sequence[int], device: str) -> int:
+    torch.set_num_threads(1)
+    encoders = Encoders()
+    for seed in seeds:
+        file = scene_file(folder, seed)
+        if not file.exists():
+            make_scene(seed, device, encoders=encoders).save(file)
+    return len(seeds)
+
+
+def make_scenes(folder: Path, seeds: Sequence[int], device: str, workers: int) -> None:
+    """Make the scenes that are not there yet, on several processes; prints how far it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [seeds[first : first + 8] for first in range(0, len(seeds), 8)]
+    began, done = time.monotonic(), 0
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_make_all, folder, part, device) for part in parts]
+        for finished in as_completed(waiting):
+            done += finished.result()
+            rate = done / (time.monotonic() - began)
+            print(f"{done} of {len(seeds)} scenes, {rate:.1f} a second", flush=True)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m training.worlds", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--scenes", type=int, default=1200)
+    parser.add_argument("--validation", type=int, default=16)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=4)
+    arguments = parser.parse_args()
+    seeds = [*range(VALIDATION, VALIDATION + arguments.validation), *range(arguments.scenes)]
+    make_scenes(arguments.folder, seeds, arguments.device, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()
