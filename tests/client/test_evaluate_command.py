@@ -15,7 +15,7 @@ from worldstereo_client import errors
 from worldstereo_client.cli import ErrorReporting
 from worldstereo_client.exit_codes import ExitCode
 
-from deployments import evaluate_command
+from deployments import evaluate_command, synthetic_evaluation
 from tests.client.stub_scenes import failed_script, problem
 from tests.client.stub_server import Stub
 from tests.evaluation import box_room
@@ -129,7 +129,7 @@ def test_scenes_are_submitted_together_and_their_failures_told(
     parameters = {"variant": "worldstereo-memory", "outputs": ("points",)}
     console = Console(stderr=True, quiet=True)
     with Client(stub.url) as client:
-        reasons = evaluate_command.submitted(
+        reasons = synthetic_evaluation.submitted(
             client, [scene_folder], parameters, tmp_path / "out", console
         )
     assert reasons == {scene_folder.name: "out of memory"}
@@ -138,7 +138,7 @@ def test_scenes_are_submitted_together_and_their_failures_told(
 
 def test_sizes_are_the_models() -> None:
     sizes = ((128, 192), (160, 160))
-    assert evaluate_command.working_size(None, sizes) == (128, 192)
-    assert evaluate_command.working_size("160x160", sizes) == (160, 160)
+    assert synthetic_evaluation.working_size(None, sizes) == (128, 192)
+    assert synthetic_evaluation.working_size("160x160", sizes) == (160, 160)
     with pytest.raises(errors.ParameterError, match="128x192, 160x160"):
-        evaluate_command.working_size("192x128", sizes)
+        synthetic_evaluation.working_size("192x128", sizes)
