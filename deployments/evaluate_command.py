@@ -16,7 +16,7 @@ from worldstereo_client import errors
 from worldstereo_client.schemas import DEFAULT_VARIANT
 
 from deployments.command_errors import engine_errors
-from deployments.synthetic_evaluation import run_synthetic, say
+from deployments.synthetic_evaluation import SyntheticScenes, run_synthetic, say
 
 if TYPE_CHECKING:
     from worldstereo.evaluation.report import Report
@@ -53,6 +53,12 @@ StepsOption = Annotated[
 SizeOption = Annotated[
     str | None,
     typer.Option("--size", help="HEIGHTxWIDTH of the synthetic scenes; default: the model's."),
+]
+Photographs = Annotated[
+    int,
+    typer.Option(
+        "--photographs", min=0, help="True pictures in each synthetic scene's memory: 0 to 9."
+    ),
 ]
 Poses = Annotated[
     Path | None,
@@ -103,6 +109,7 @@ def evaluate(
     replicas: ReplicasOption = 1,
     steps: StepsOption = None,
     size: SizeOption = None,
+    photographs: Photographs = 0,
     poses: Poses = None,
     poses_scaled: PosesScaled = False,
     estimator: EstimatorOption = None,
@@ -121,6 +128,7 @@ def evaluate(
     """
 
     check_mode(results, synthetic, poses, estimator, ground_truth)
+    check_scenes(synthetic, photographs)
     console = Console(stderr=True)
     with engine_errors():
         if synthetic is not None:
@@ -132,6 +140,7 @@ def evaluate(
                 replicas=replicas,
                 steps=steps,
                 size=size,
+                scenes=SyntheticScenes(photographs),
             )
         else:
             from worldstereo.evaluation.results import ResultSettings, evaluate_results
@@ -180,6 +189,17 @@ def check_mode(
     if synthetic is not None and given:
         raise errors.ParameterError(
             "synthetic scenes bring their own truth", where=given[0], fix="leave it out"
+        )
+
+
+def check_scenes(synthetic: int | None, photographs: int) -> None:
+    """Refuse photographs where no scenes are made; ParameterError."""
+    if photographs and synthetic is None:
+        raise errors.ParameterError(
+            "photographs are taken of synthetic scenes",
+            where="--photographs",
+            got="a result folder",
+            fix="say how many scenes to make: --synthetic 4",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,38 @@ from worldstereo_client import Client, errors
 if TYPE_CHECKING:
     from configs.settings import AppArgs
     from worldstereo.evaluation.report import Report
+    from worldstereo.synthetic import SyntheticWorld
 
 GENERATION_SEED = 1024
+
+
+@dataclass(frozen=True)
+class SyntheticScenes:
+    """Which scenes are made of worlds.
+
+    Attributes:
+        photographs: true pictures that a scene's memory begins with beside the start picture;
+            0: scenes of one picture.
+    """
+
+    photographs: int = 0
+
+    def check(self) -> None:
+        """Refuse, before anything is made, what cannot be; ParameterError."""
+        from worldstereo.synthetic.photographs import check_count
+
+        if self.photographs:
+            check_count(self.photographs)
+
+    def write(self, world: SyntheticWorld, folder: Path, size: tuple[int, int]) -> Path:
+        """Make a world's scene of this size (height, width) in a folder; returns the scene's."""
+        from worldstereo.synthetic.photographs import write_photographed_scene
+        from worldstereo.synthetic.scene_folder import write_synthetic_scene
+
+        scene = folder / f"synthetic-{world.seed}"
+        if not self.photographs:
+            return write_synthetic_scene(world, scene, size)
+        return write_photographed_scene(world, scene, size, self.photographs)
 
 
 def run_synthetic(
@@ -31,6 +62,7 @@ def run_synthetic(
     replicas: int = 1,
     steps: int | None = None,
     size: str | None = None,
+    scenes: SyntheticScenes = SyntheticScenes(),
 ) -> Report:
     """Make scenes, have an embedded cluster generate them, and score them.
 
@@ -42,27 +74,19 @@ def run_synthetic(
         replicas: clips of a variant generated at once.
         steps: denoising steps; None: each variant's published count.
         size: ``HEIGHTxWIDTH`` of the scenes; None: the model's first working size.
+        scenes: which are made of the worlds.
     """
     from deployments import local_run
     from deployments.weights import model_config_of
     from worldstereo.config import variant_named
     from worldstereo.evaluation.synthetic import SyntheticSettings, evaluate_synthetic
     from worldstereo.synthetic import make_world
-    from worldstereo.synthetic.scene_folder import write_synthetic_scene
 
+    scenes.check()
     local_run.catch_termination()
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="worldstereo-")))
-        data = work / "data"
-        data.mkdir()
-        arguments = local_run.app_args(
-            {
-                "model": model,
-                "variants": list(dict.fromkeys(variants)),
-                "data_dir": str(data),
-                "generator": {"replicas": replicas},
-            }
-        )
+        arguments = application_arguments(model, variants, replicas, work)
         config = model_config_of(local_run.model_of(arguments), variant_named(variants[0]))
         height, width = working_size(size, config.scale_map)
         settings = SyntheticSettings(
@@ -73,9 +97,7 @@ def run_synthetic(
         return evaluate_synthetic(
             [make_world(seed) for seed in seeds],
             generate,
-            lambda world, folder: write_synthetic_scene(
-                world, folder / f"synthetic-{world.seed}", (height, width)
-            ),
+            lambda world, folder: scenes.write(world, folder, (height, width)),
             settings,
             work,
             told={
@@ -83,9 +105,28 @@ def run_synthetic(
                 "size": [height, width],
                 "steps": steps,
                 "generation_seed": GENERATION_SEED,
+                **asdict(scenes),
             },
             on_scene=lambda name: say(console, f"scored {name}"),
         )
+
+
+def application_arguments(
+    model: str, variants: Sequence[str], replicas: int, work: Path
+) -> AppArgs:
+    """The application's arguments, its data in a new folder ``data`` of ``work``."""
+    from deployments import local_run
+
+    data = work / "data"
+    data.mkdir()
+    return local_run.app_args(
+        {
+            "model": model,
+            "variants": list(dict.fromkeys(variants)),
+            "data_dir": str(data),
+            "generator": {"replicas": replicas},
+        }
+    )
 
 
 def working_size(text: str | None, scale_map: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from worldstereo_client.cli import ErrorReporting
 from worldstereo_client.exit_codes import ExitCode
 
 from deployments import evaluate_command, synthetic_evaluation
+from deployments.synthetic_evaluation import SyntheticScenes
 from tests.client.stub_scenes import failed_script, problem
 from tests.client.stub_server import Stub
 from tests.evaluation import box_room
@@ -23,6 +24,8 @@ from tests.evaluation.test_poses import write_tum
 from worldstereo.evaluation import synthetic
 from worldstereo.evaluation.report import Report, SceneReport, make_report
 from worldstereo.formats.results import write_trajectory
+from worldstereo.formats.scene_folder import read_scene
+from worldstereo.synthetic import make_world
 
 pytest.importorskip("evo")
 CLIP = "view0/traj0"
@@ -75,6 +78,8 @@ def test_results_against_a_file_of_poses(results: Path, tmp_path: Path) -> None:
         (("{results}/view0", "--estimator", "pycolmap"), "holds no clips"),
         (("--synthetic", "1", "--variant", "worldstereo-huge"), "unknown model variant"),
         (("--synthetic", "1", "--size", "7x9"), "does not work at this size"),
+        (("{results}", "--photographs", "2"), "photographs are taken of synthetic scenes"),
+        (("--synthetic", "1", "--photographs", "10"), "allowed: 1 to 9"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -116,8 +121,19 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
     report = json.loads(out.read_text())
     assert [scene["name"] for scene in report["scenes"]] == ["10003", "10004"]
     assert report["settings"]["size"] == [160, 160]
+    assert report["settings"]["photographs"] == 0
     assert report["settings"]["model"] == "worldstereo-tiny"
     assert result.stdout.startswith("2 scenes, 0 trajectories; 0 failures")
+
+
+def test_scenes_are_made_with_photographs_where_they_are_asked_for(tmp_path: Path) -> None:
+    world = make_world(10_003)
+    for scenes, start_frames in ((SyntheticScenes(), 1), (SyntheticScenes(photographs=2), 3)):
+        scenes.check()
+        folder = scenes.write(world, tmp_path / str(start_frames), (64, 96))
+        assert folder.name == "synthetic-10003"
+        scene = read_scene(folder, scale_map=[(64, 96)], nframe=21)
+        assert len(scene.start_frames) == start_frames
 
 
 def test_scenes_are_submitted_together_and_their_failures_told(
