@@ -60,6 +60,10 @@ Photographs = Annotated[
         "--photographs", min=0, help="True pictures in each synthetic scene's memory: 0 to 9."
     ),
 ]
+ShufflePhotographs = Annotated[
+    bool,
+    typer.Option("--shuffle-photographs", help="The photographs' pictures are of another world."),
+]
 Poses = Annotated[
     Path | None,
     typer.Option("--poses", help="Estimated cameras: COLMAP, transforms.json, npz, TUM, ..."),
@@ -110,6 +114,7 @@ def evaluate(
     steps: StepsOption = None,
     size: SizeOption = None,
     photographs: Photographs = 0,
+    shuffle_photographs: ShufflePhotographs = False,
     poses: Poses = None,
     poses_scaled: PosesScaled = False,
     estimator: EstimatorOption = None,
@@ -128,7 +133,8 @@ def evaluate(
     """
 
     check_mode(results, synthetic, poses, estimator, ground_truth)
-    check_scenes(synthetic, photographs)
+    scenes = SyntheticScenes(photographs, shuffle_photographs)
+    check_scenes(synthetic, scenes)
     console = Console(stderr=True)
     with engine_errors():
         if synthetic is not None:
@@ -140,7 +146,7 @@ def evaluate(
                 replicas=replicas,
                 steps=steps,
                 size=size,
-                scenes=SyntheticScenes(photographs),
+                scenes=scenes,
             )
         else:
             from worldstereo.evaluation.results import ResultSettings, evaluate_results
@@ -192,12 +198,12 @@ def check_mode(
         )
 
 
-def check_scenes(synthetic: int | None, photographs: int) -> None:
+def check_scenes(synthetic: int | None, scenes: SyntheticScenes) -> None:
     """Refuse photographs where no scenes are made; ParameterError."""
-    if photographs and synthetic is None:
+    if scenes != SyntheticScenes() and synthetic is None:
         raise errors.ParameterError(
             "photographs are taken of synthetic scenes",
-            where="--photographs",
+            where="--photographs" if scenes.photographs else "--shuffle-photographs",
             got="a result folder",
             fix="say how many scenes to make: --synthetic 4",
         )

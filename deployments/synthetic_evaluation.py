@@ -31,9 +31,11 @@ class SyntheticScenes:
     Attributes:
         photographs: true pictures that a scene's memory begins with beside the start picture;
             0: scenes of one picture.
+        shuffle_photographs: these pictures, not their cameras, are those of the next seed's world.
     """
 
     photographs: int = 0
+    shuffle_photographs: bool = False
 
     def check(self) -> None:
         """Refuse, before anything is made, what cannot be; ParameterError."""
@@ -41,16 +43,25 @@ class SyntheticScenes:
 
         if self.photographs:
             check_count(self.photographs)
+        elif self.shuffle_photographs:
+            raise errors.ParameterError(
+                "there are no photographs to shuffle",
+                where="--shuffle-photographs",
+                got="no photographs",
+                fix="say how many there are: --photographs 4",
+            )
 
     def write(self, world: SyntheticWorld, folder: Path, size: tuple[int, int]) -> Path:
         """Make a world's scene of this size (height, width) in a folder; returns the scene's."""
+        from worldstereo.synthetic import make_world
         from worldstereo.synthetic.photographs import write_photographed_scene
         from worldstereo.synthetic.scene_folder import write_synthetic_scene
 
         scene = folder / f"synthetic-{world.seed}"
         if not self.photographs:
             return write_synthetic_scene(world, scene, size)
-        return write_photographed_scene(world, scene, size, self.photographs)
+        other = make_world(world.seed + 1) if self.shuffle_photographs else None
+        return write_photographed_scene(world, scene, size, self.photographs, pictures_of=other)
 
 
 def run_synthetic(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from rich.console import Console
@@ -23,9 +24,11 @@ from tests.evaluation import box_room
 from tests.evaluation.test_poses import write_tum
 from worldstereo.evaluation import synthetic
 from worldstereo.evaluation.report import Report, SceneReport, make_report
+from worldstereo.formats.images import read_image
 from worldstereo.formats.results import write_trajectory
 from worldstereo.formats.scene_folder import read_scene
 from worldstereo.synthetic import make_world
+from worldstereo.synthetic.photographs import photograph_cameras
 
 pytest.importorskip("evo")
 CLIP = "view0/traj0"
@@ -79,6 +82,8 @@ def test_results_against_a_file_of_poses(results: Path, tmp_path: Path) -> None:
         (("--synthetic", "1", "--variant", "worldstereo-huge"), "unknown model variant"),
         (("--synthetic", "1", "--size", "7x9"), "does not work at this size"),
         (("{results}", "--photographs", "2"), "photographs are taken of synthetic scenes"),
+        (("{results}", "--shuffle-photographs"), "photographs are taken of synthetic scenes"),
+        (("--synthetic", "1", "--shuffle-photographs"), "no photographs to shuffle"),
         (("--synthetic", "1", "--photographs", "10"), "allowed: 1 to 9"),
     ],
 )
@@ -122,18 +127,29 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
     assert [scene["name"] for scene in report["scenes"]] == ["10003", "10004"]
     assert report["settings"]["size"] == [160, 160]
     assert report["settings"]["photographs"] == 0
+    assert report["settings"]["shuffle_photographs"] is False
     assert report["settings"]["model"] == "worldstereo-tiny"
     assert result.stdout.startswith("2 scenes, 0 trajectories; 0 failures")
 
 
-def test_scenes_are_made_with_photographs_where_they_are_asked_for(tmp_path: Path) -> None:
-    world = make_world(10_003)
-    for scenes, start_frames in ((SyntheticScenes(), 1), (SyntheticScenes(photographs=2), 3)):
+def test_scenes_are_made_with_the_photographs_that_are_asked_for(tmp_path: Path) -> None:
+    world, size = make_world(10_003), (64, 96)
+    kinds = {
+        "plain": SyntheticScenes(),
+        "right": SyntheticScenes(photographs=2),
+        "shuffled": SyntheticScenes(photographs=2, shuffle_photographs=True),
+    }
+    banks = {}
+    for name, scenes in kinds.items():
         scenes.check()
-        folder = scenes.write(world, tmp_path / str(start_frames), (64, 96))
+        folder = scenes.write(world, tmp_path / name, size)
         assert folder.name == "synthetic-10003"
-        scene = read_scene(folder, scale_map=[(64, 96)], nframe=21)
-        assert len(scene.start_frames) == start_frames
+        frames = read_scene(folder, scale_map=[size], nframe=21).start_frames
+        banks[name] = [read_image(frame.image) for frame in frames]
+    assert [len(bank) for bank in banks.values()] == [1, 3, 3]
+    other = make_world(10_004)
+    theirs = other.render(photograph_cameras(other, 2, size)).images
+    assert np.array_equal(banks["shuffled"], [banks["right"][0], *theirs])
 
 
 def test_scenes_are_submitted_together_and_their_failures_told(

@@ -68,3 +68,16 @@ def test_each_photograph_sees_with_its_own_camera(
     assert len(set(found)) == COUNT
     # The one at the end of the path sees most.
     assert found[0] == max(found)
+
+
+def test_seen_holes_do_not_depend_on_what_photographs_show(
+    world: SyntheticWorld, photographed: SceneTruth, tmp_path: Path
+) -> None:
+    folder = write_photographed_scene(
+        world, tmp_path / "scene", SIZE, COUNT, pictures_of=make_world(4), frames=FRAMES
+    )
+    shuffled = truth_of(world, folder)
+    assert shuffled.plan == photographed.plan
+    for clip_id in photographed.clips:
+        seen = [seen_by_start_frames(truth, clip_id) for truth in (photographed, shuffled)]
+        assert np.array_equal(*seen)

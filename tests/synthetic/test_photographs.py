@@ -67,6 +67,26 @@ def test_the_memory_begins_with_exact_pictures(world: SyntheticWorld, folder: Pa
         assert np.array_equal(read_image(frame.image), world.render(frame.camera).images[0])
 
 
+def test_shuffled_photographs_have_the_same_cameras_and_show_another_world(
+    folder: Path, world: SyntheticWorld, tmp_path: Path
+) -> None:
+    shuffled = write_photographed_scene(
+        world, tmp_path / "shuffled", SIZE, COUNT, pictures_of=make_world(2), frames=FRAMES
+    )
+    differ = {
+        str(file.relative_to(folder))
+        for file in folder.rglob("*")
+        if file.is_file()
+        and file.read_bytes() != (shuffled / file.relative_to(folder)).read_bytes()
+    }
+    # Not the cameras, nor the start picture, nor any trajectory.
+    assert differ == {f"pano_bank/images/{number:04d}.png" for number in range(1, COUNT + 1)}
+    ours, others = (read(scene).start_frames[1:] for scene in (folder, shuffled))
+    for right, wrong in zip(ours, others, strict=True):
+        far = np.abs(read_image(right.image).astype(int) - read_image(wrong.image))
+        assert far.mean() > 20
+
+
 def test_no_photograph_is_taken_where_a_frame_is(world: SyntheticWorld) -> None:
     taken = photograph_cameras(world, MAX_PHOTOGRAPHS, SIZE, FRAMES).camera_from_world
     frames = [path_cameras(world, path, SIZE) for path in world.paths(FRAMES).values()]
