@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -64,6 +64,10 @@ ShufflePhotographs = Annotated[
     bool,
     typer.Option("--shuffle-photographs", help="The photographs' pictures are of another world."),
 ]
+Keep = Annotated[
+    Path | None,
+    typer.Option("--keep", help="Leave synthetic scenes and their results in this new folder."),
+]
 Poses = Annotated[
     Path | None,
     typer.Option("--poses", help="Estimated cameras: COLMAP, transforms.json, npz, TUM, ..."),
@@ -115,6 +119,7 @@ def evaluate(
     size: SizeOption = None,
     photographs: Photographs = 0,
     shuffle_photographs: ShufflePhotographs = False,
+    keep: Keep = None,
     poses: Poses = None,
     poses_scaled: PosesScaled = False,
     estimator: EstimatorOption = None,
@@ -131,28 +136,26 @@ def evaluate(
 
     Every metric is defined in docs/evaluation.md. The table goes to standard output.
     """
-
-    check_mode(results, synthetic, poses, estimator, ground_truth)
     scenes = SyntheticScenes(photographs, shuffle_photographs)
-    check_scenes(synthetic, scenes)
-    console = Console(stderr=True)
+    check_mode(results, synthetic, poses, estimator, ground_truth)
+    check_scenes(synthetic, scenes, keep)
     with engine_errors():
         if synthetic is not None:
             report = run_synthetic(
                 range(seed_start, seed_start + synthetic),
                 tuple(variant or (DEFAULT_VARIANT,)),
-                console,
+                Console(stderr=True),
                 model=model,
                 replicas=replicas,
                 steps=steps,
                 size=size,
                 scenes=scenes,
+                keep=keep,
             )
         else:
-            from worldstereo.evaluation.results import ResultSettings, evaluate_results
-
             assert results is not None
-            settings = ResultSettings(
+            report = score_results(
+                results,
                 estimator=chosen_estimator(poses, estimator),
                 poses=poses,
                 poses_scaled=poses_scaled,
@@ -163,9 +166,6 @@ def evaluate(
                 crop=crop,
                 thresholds=tuple(threshold or ()),
                 median_depth=median_depth,
-            )
-            report = evaluate_results(
-                results, settings, on_clip=lambda name: say(console, f"cameras of {name}")
             )
         tell(report, json_file)
 
@@ -198,12 +198,18 @@ def check_mode(
         )
 
 
-def check_scenes(synthetic: int | None, scenes: SyntheticScenes) -> None:
-    """Refuse photographs where no scenes are made; ParameterError."""
-    if scenes != SyntheticScenes() and synthetic is None:
+def check_scenes(synthetic: int | None, scenes: SyntheticScenes, keep: Path | None) -> None:
+    """Refuse what is about synthetic scenes where none are made; ParameterError."""
+    given = {
+        "--photographs": scenes.photographs,
+        "--shuffle-photographs": scenes.shuffle_photographs,
+        "--keep": keep,
+    }
+    named = [flag for flag, value in given.items() if value]
+    if synthetic is None and named:
         raise errors.ParameterError(
-            "photographs are taken of synthetic scenes",
-            where="--photographs" if scenes.photographs else "--shuffle-photographs",
+            "it is about synthetic scenes, and none are made",
+            where=named[0],
             got="a result folder",
             fix="say how many scenes to make: --synthetic 4",
         )
@@ -222,6 +228,16 @@ def chosen_estimator(
         where="--estimator",
         got=repr(estimator) + (f" and --poses {poses}" if poses else ""),
         allowed="pycolmap; or --poses FILE alone",
+    )
+
+
+def score_results(results: Path, **choices: Any) -> Report:
+    """Measure a result folder; ``choices`` are the fields of ``ResultSettings``."""
+    from worldstereo.evaluation.results import ResultSettings, evaluate_results
+
+    console, settings = Console(stderr=True), ResultSettings(**choices)
+    return evaluate_results(
+        results, settings, on_clip=lambda name: say(console, f"cameras of {name}")
     )
 
 

@@ -74,6 +74,7 @@ def run_synthetic(
     steps: int | None = None,
     size: str | None = None,
     scenes: SyntheticScenes = SyntheticScenes(),
+    keep: Path | None = None,
 ) -> Report:
     """Make scenes, have an embedded cluster generate them, and score them.
 
@@ -86,6 +87,7 @@ def run_synthetic(
         steps: denoising steps; None: each variant's published count.
         size: ``HEIGHTxWIDTH`` of the scenes; None: the model's first working size.
         scenes: which are made of the worlds.
+        keep: where ``scenes`` and ``results/<variant>`` stay; None: nowhere.
     """
     from deployments import local_run
     from deployments.weights import model_config_of
@@ -94,6 +96,7 @@ def run_synthetic(
     from worldstereo.synthetic import make_world
 
     scenes.check()
+    kept = empty_folder(keep) if keep else None
     local_run.catch_termination()
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="worldstereo-")))
@@ -110,7 +113,7 @@ def run_synthetic(
             generate,
             lambda world, folder: scenes.write(world, folder, (height, width)),
             settings,
-            work,
+            kept or work,
             told={
                 "model": Path(model).name,
                 "size": [height, width],
@@ -120,6 +123,20 @@ def run_synthetic(
             },
             on_scene=lambda name: say(console, f"scored {name}"),
         )
+
+
+def empty_folder(folder: Path) -> Path:
+    """Make a folder, or take an empty one; ParameterError for one with something in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise errors.ParameterError(
+            "scenes and results are kept in a folder of their own",
+            where="--keep",
+            got=f"{folder}, which " + ("holds files" if folder.is_dir() else "is a file"),
+            allowed="a new or an empty folder",
+            fix="name another one",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def application_arguments(

@@ -81,8 +81,10 @@ def test_results_against_a_file_of_poses(results: Path, tmp_path: Path) -> None:
         (("{results}/view0", "--estimator", "pycolmap"), "holds no clips"),
         (("--synthetic", "1", "--variant", "worldstereo-huge"), "unknown model variant"),
         (("--synthetic", "1", "--size", "7x9"), "does not work at this size"),
-        (("{results}", "--photographs", "2"), "photographs are taken of synthetic scenes"),
-        (("{results}", "--shuffle-photographs"), "photographs are taken of synthetic scenes"),
+        (("{results}", "--photographs", "2"), "about synthetic scenes, and none are"),
+        (("{results}", "--shuffle-photographs"), "about synthetic scenes, and none are"),
+        (("{results}", "--keep", "kept"), "about synthetic scenes, and none are made"),
+        (("--synthetic", "1", "--keep", "{results}"), "a folder of their own"),
         (("--synthetic", "1", "--shuffle-photographs"), "no photographs to shuffle"),
         (("--synthetic", "1", "--photographs", "10"), "allowed: 1 to 9"),
     ],
@@ -130,6 +132,24 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
     assert report["settings"]["shuffle_photographs"] is False
     assert report["settings"]["model"] == "worldstereo-tiny"
     assert result.stdout.startswith("2 scenes, 0 trajectories; 0 failures")
+
+
+def test_scenes_and_results_stay_where_they_are_to_be_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = tmp_path / "new" / "kept"
+
+    def evaluate(*given: Any, **more: Any) -> Report:
+        *_, work = given
+        assert work == kept
+        (work / "scenes").mkdir()
+        return make_report("synthetic", more["told"], (), [])
+
+    monkeypatch.setattr(synthetic, "evaluate_synthetic", evaluate)
+    result = call("--synthetic", "1", "--keep", kept)
+    assert result.exit_code == 0, result.output
+    # Nothing of the cluster's is left there.
+    assert [file.name for file in kept.iterdir()] == ["scenes"]
 
 
 def test_scenes_are_made_with_the_photographs_that_are_asked_for(tmp_path: Path) -> None:
