@@ -1,32 +1,28 @@
 """``worldstereo evaluate``: numbers for a result folder, or for the product on synthetic scenes.
 
-Owns the command's options and how scenes are generated for it. What is measured, and how, is
-``worldstereo.evaluation``'s.
+Owns the command's options. How scenes are generated for it is synthetic_evaluation.py's; what is
+measured, and how, is ``worldstereo.evaluation``'s.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from worldstereo_client import Client, errors
+from worldstereo_client import errors
 from worldstereo_client.schemas import DEFAULT_VARIANT
 
 from deployments.command_errors import engine_errors
+from deployments.synthetic_evaluation import SyntheticScenes, run_synthetic, say
 
 if TYPE_CHECKING:
-    from configs.settings import AppArgs
     from worldstereo.evaluation.report import Report
 
 # Seeds from here on are never trained on.
 HELD_OUT = 10_000
-GENERATION_SEED = 1024
 
 Results = Annotated[
     Path | None,
@@ -57,6 +53,20 @@ StepsOption = Annotated[
 SizeOption = Annotated[
     str | None,
     typer.Option("--size", help="HEIGHTxWIDTH of the synthetic scenes; default: the model's."),
+]
+Photographs = Annotated[
+    int,
+    typer.Option(
+        "--photographs", min=0, help="True pictures in each synthetic scene's memory: 0 to 9."
+    ),
+]
+ShufflePhotographs = Annotated[
+    bool,
+    typer.Option("--shuffle-photographs", help="The photographs' pictures are of another world."),
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option("--keep", help="Leave synthetic scenes and their results in this new folder."),
 ]
 Poses = Annotated[
     Path | None,
@@ -107,6 +117,9 @@ def evaluate(
     replicas: ReplicasOption = 1,
     steps: StepsOption = None,
     size: SizeOption = None,
+    photographs: Photographs = 0,
+    shuffle_photographs: ShufflePhotographs = False,
+    keep: Keep = None,
     poses: Poses = None,
     poses_scaled: PosesScaled = False,
     estimator: EstimatorOption = None,
@@ -123,25 +136,26 @@ def evaluate(
 
     Every metric is defined in docs/evaluation.md. The table goes to standard output.
     """
-
+    scenes = SyntheticScenes(photographs, shuffle_photographs)
     check_mode(results, synthetic, poses, estimator, ground_truth)
-    console = Console(stderr=True)
+    check_scenes(synthetic, scenes, keep)
     with engine_errors():
         if synthetic is not None:
             report = run_synthetic(
                 range(seed_start, seed_start + synthetic),
                 tuple(variant or (DEFAULT_VARIANT,)),
-                console,
+                Console(stderr=True),
                 model=model,
                 replicas=replicas,
                 steps=steps,
                 size=size,
+                scenes=scenes,
+                keep=keep,
             )
         else:
-            from worldstereo.evaluation.results import ResultSettings, evaluate_results
-
             assert results is not None
-            settings = ResultSettings(
+            report = score_results(
+                results,
                 estimator=chosen_estimator(poses, estimator),
                 poses=poses,
                 poses_scaled=poses_scaled,
@@ -152,9 +166,6 @@ def evaluate(
                 crop=crop,
                 thresholds=tuple(threshold or ()),
                 median_depth=median_depth,
-            )
-            report = evaluate_results(
-                results, settings, on_clip=lambda name: _say(console, f"cameras of {name}")
             )
         tell(report, json_file)
 
@@ -187,6 +198,23 @@ def check_mode(
         )
 
 
+def check_scenes(synthetic: int | None, scenes: SyntheticScenes, keep: Path | None) -> None:
+    """Refuse what is about synthetic scenes where none are made; ParameterError."""
+    given = {
+        "--photographs": scenes.photographs,
+        "--shuffle-photographs": scenes.shuffle_photographs,
+        "--keep": keep,
+    }
+    named = [flag for flag, value in given.items() if value]
+    if synthetic is None and named:
+        raise errors.ParameterError(
+            "it is about synthetic scenes, and none are made",
+            where=named[0],
+            got="a result folder",
+            fix="say how many scenes to make: --synthetic 4",
+        )
+
+
 def chosen_estimator(
     poses: Path | None, estimator: str | None
 ) -> Literal["file", "pycolmap"] | None:
@@ -203,6 +231,16 @@ def chosen_estimator(
     )
 
 
+def score_results(results: Path, **choices: Any) -> Report:
+    """Measure a result folder; ``choices`` are the fields of ``ResultSettings``."""
+    from worldstereo.evaluation.results import ResultSettings, evaluate_results
+
+    console, settings = Console(stderr=True), ResultSettings(**choices)
+    return evaluate_results(
+        results, settings, on_clip=lambda name: say(console, f"cameras of {name}")
+    )
+
+
 def tell(report: Report, json_file: Path | None) -> None:
     """Print the table, and write the report where it was asked for."""
     from worldstereo.evaluation.tables import tables
@@ -212,158 +250,3 @@ def tell(report: Report, json_file: Path | None) -> None:
         text = json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n"
         atomic_write_text(json_file, text)
     typer.echo(tables(report), nl=False)
-
-
-def run_synthetic(
-    seeds: Sequence[int],
-    variants: tuple[str, ...],
-    console: Console,
-    *,
-    model: str = "worldstereo-tiny",
-    replicas: int = 1,
-    steps: int | None = None,
-    size: str | None = None,
-) -> Report:
-    """Make scenes, have an embedded cluster generate them, and score them.
-
-    Args:
-        seeds: of the synthetic worlds.
-        variants: that are compared.
-        console: where progress is shown.
-        model: a name or a YAML file, as of ``worldstereo run``.
-        replicas: clips of a variant generated at once.
-        steps: denoising steps; None: each variant's published count.
-        size: ``HEIGHTxWIDTH`` of the scenes; None: the model's first working size.
-    """
-    from deployments import local_run
-    from deployments.weights import model_config_of
-    from worldstereo.config import variant_named
-    from worldstereo.evaluation.synthetic import SyntheticSettings, evaluate_synthetic
-    from worldstereo.synthetic import make_world
-    from worldstereo.synthetic.scene_folder import write_synthetic_scene
-
-    local_run.catch_termination()
-    with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="worldstereo-")))
-        data = work / "data"
-        data.mkdir()
-        arguments = local_run.app_args(
-            {
-                "model": model,
-                "variants": list(dict.fromkeys(variants)),
-                "data_dir": str(data),
-                "generator": {"replicas": replicas},
-            }
-        )
-        config = model_config_of(local_run.model_of(arguments), variant_named(variants[0]))
-        height, width = working_size(size, config.scale_map)
-        settings = SyntheticSettings(
-            variants=arguments.variants, scale_map=config.scale_map, nframe=config.nframe
-        )
-        generate = cluster_generation(arguments, console, stack, settings.align_nframe, steps)
-        _say(console, f"making {len(seeds)} scenes of {height}x{width}")
-        return evaluate_synthetic(
-            [make_world(seed) for seed in seeds],
-            generate,
-            lambda world, folder: write_synthetic_scene(
-                world, folder / f"synthetic-{world.seed}", (height, width)
-            ),
-            settings,
-            work,
-            told={
-                "model": Path(model).name,
-                "size": [height, width],
-                "steps": steps,
-                "generation_seed": GENERATION_SEED,
-            },
-            on_scene=lambda name: _say(console, f"scored {name}"),
-        )
-
-
-def working_size(text: str | None, scale_map: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(height, width) from ``HEIGHTxWIDTH``: one of the model's; None: its first.
-
-    Raises:
-        ParameterError: it is none of them.
-    """
-    sizes = {f"{height}x{width}": (height, width) for height, width in scale_map}
-    if text is None:
-        return scale_map[0][0], scale_map[0][1]
-    if text not in sizes:
-        raise errors.ParameterError(
-            "the model does not work at this size",
-            where="--size",
-            got=repr(text),
-            allowed=", ".join(sizes),
-        )
-    return sizes[text]
-
-
-def cluster_generation(
-    arguments: AppArgs,
-    console: Console,
-    stack: ExitStack,
-    align_nframe: int,
-    steps: int | None,
-) -> Callable[[Sequence[Path], str, Path], Mapping[str, str]]:
-    """A function that generates scenes on an embedded cluster, as ``run`` does.
-
-    The cluster starts with the first call and stops with ``stack``.
-
-    Args:
-        arguments: of the application.
-        console: where progress is shown.
-        stack: owns the cluster.
-        align_nframe: frames of each clip that enter the memory.
-        steps: denoising steps; None: the variant's published count.
-    """
-    from deployments import local_run
-
-    started: list[Client] = []
-
-    def generate(scenes: Sequence[Path], variant: str, output: Path) -> Mapping[str, str]:
-        if not started:
-            url = stack.enter_context(
-                local_run.embedded_cluster(arguments, port=0, console=console)
-            )
-            started.append(stack.enter_context(Client(url)))
-        parameters = {
-            "variant": variant,
-            "seed": GENERATION_SEED,
-            "align_nframe": align_nframe,
-            "num_inference_steps": steps,
-            "outputs": ("points",),
-        }
-        return submitted(started[0], scenes, parameters, output, console)
-
-    return generate
-
-
-def submitted(
-    client: Client,
-    scenes: Sequence[Path],
-    parameters: Mapping[str, Any],
-    output: Path,
-    console: Console,
-) -> dict[str, str]:
-    """Submit scenes together, wait for them in turn, and fetch what each of them has.
-
-    Returns:
-        Why scenes did not complete, by name; the others are not in it.
-    """
-    from worldstereo_client.cli import failure_reason
-    from worldstereo_client.schemas import SceneStatus
-
-    reasons = {}
-    jobs = [client.scenes.submit(scene, **parameters) for scene in scenes]
-    for scene, job in zip(scenes, jobs, strict=True):
-        ended = job.wait(check=False)
-        job.download(output / scene.name)
-        if ended.status is not SceneStatus.COMPLETED:
-            reasons[scene.name] = failure_reason(ended)
-        _say(console, f"{parameters['variant']}: {scene.name} {ended.status.value}")
-    return reasons
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

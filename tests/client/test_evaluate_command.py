@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from rich.console import Console
@@ -15,14 +16,19 @@ from worldstereo_client import errors
 from worldstereo_client.cli import ErrorReporting
 from worldstereo_client.exit_codes import ExitCode
 
-from deployments import evaluate_command
+from deployments import evaluate_command, synthetic_evaluation
+from deployments.synthetic_evaluation import SyntheticScenes
 from tests.client.stub_scenes import failed_script, problem
 from tests.client.stub_server import Stub
 from tests.evaluation import box_room
 from tests.evaluation.test_poses import write_tum
 from worldstereo.evaluation import synthetic
 from worldstereo.evaluation.report import Report, SceneReport, make_report
+from worldstereo.formats.images import read_image
 from worldstereo.formats.results import write_trajectory
+from worldstereo.formats.scene_folder import read_scene
+from worldstereo.synthetic import make_world
+from worldstereo.synthetic.photographs import photograph_cameras
 
 pytest.importorskip("evo")
 CLIP = "view0/traj0"
@@ -75,6 +81,12 @@ def test_results_against_a_file_of_poses(results: Path, tmp_path: Path) -> None:
         (("{results}/view0", "--estimator", "pycolmap"), "holds no clips"),
         (("--synthetic", "1", "--variant", "worldstereo-huge"), "unknown model variant"),
         (("--synthetic", "1", "--size", "7x9"), "does not work at this size"),
+        (("{results}", "--photographs", "2"), "about synthetic scenes, and none are"),
+        (("{results}", "--shuffle-photographs"), "about synthetic scenes, and none are"),
+        (("{results}", "--keep", "kept"), "about synthetic scenes, and none are made"),
+        (("--synthetic", "1", "--keep", "{results}"), "a folder of their own"),
+        (("--synthetic", "1", "--shuffle-photographs"), "no photographs to shuffle"),
+        (("--synthetic", "1", "--photographs", "10"), "allowed: 1 to 9"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -116,8 +128,48 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
     report = json.loads(out.read_text())
     assert [scene["name"] for scene in report["scenes"]] == ["10003", "10004"]
     assert report["settings"]["size"] == [160, 160]
+    assert report["settings"]["photographs"] == 0
+    assert report["settings"]["shuffle_photographs"] is False
     assert report["settings"]["model"] == "worldstereo-tiny"
     assert result.stdout.startswith("2 scenes, 0 trajectories; 0 failures")
+
+
+def test_scenes_and_results_stay_where_they_are_to_be_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = tmp_path / "new" / "kept"
+
+    def evaluate(*given: Any, **more: Any) -> Report:
+        *_, work = given
+        assert work == kept
+        (work / "scenes").mkdir()
+        return make_report("synthetic", more["told"], (), [])
+
+    monkeypatch.setattr(synthetic, "evaluate_synthetic", evaluate)
+    result = call("--synthetic", "1", "--keep", kept)
+    assert result.exit_code == 0, result.output
+    # Nothing of the cluster's is left there.
+    assert [file.name for file in kept.iterdir()] == ["scenes"]
+
+
+def test_scenes_are_made_with_the_photographs_that_are_asked_for(tmp_path: Path) -> None:
+    world, size = make_world(10_003), (64, 96)
+    kinds = {
+        "plain": SyntheticScenes(),
+        "right": SyntheticScenes(photographs=2),
+        "shuffled": SyntheticScenes(photographs=2, shuffle_photographs=True),
+    }
+    banks = {}
+    for name, scenes in kinds.items():
+        scenes.check()
+        folder = scenes.write(world, tmp_path / name, size)
+        assert folder.name == "synthetic-10003"
+        frames = read_scene(folder, scale_map=[size], nframe=21).start_frames
+        banks[name] = [read_image(frame.image) for frame in frames]
+    assert [len(bank) for bank in banks.values()] == [1, 3, 3]
+    other = make_world(10_004)
+    theirs = other.render(photograph_cameras(other, 2, size)).images
+    assert np.array_equal(banks["shuffled"], [banks["right"][0], *theirs])
 
 
 def test_scenes_are_submitted_together_and_their_failures_told(
@@ -129,7 +181,7 @@ def test_scenes_are_submitted_together_and_their_failures_told(
     parameters = {"variant": "worldstereo-memory", "outputs": ("points",)}
     console = Console(stderr=True, quiet=True)
     with Client(stub.url) as client:
-        reasons = evaluate_command.submitted(
+        reasons = synthetic_evaluation.submitted(
             client, [scene_folder], parameters, tmp_path / "out", console
         )
     assert reasons == {scene_folder.name: "out of memory"}
@@ -138,7 +190,7 @@ def test_scenes_are_submitted_together_and_their_failures_told(
 
 def test_sizes_are_the_models() -> None:
     sizes = ((128, 192), (160, 160))
-    assert evaluate_command.working_size(None, sizes) == (128, 192)
-    assert evaluate_command.working_size("160x160", sizes) == (160, 160)
+    assert synthetic_evaluation.working_size(None, sizes) == (128, 192)
+    assert synthetic_evaluation.working_size("160x160", sizes) == (160, 160)
     with pytest.raises(errors.ParameterError, match="128x192, 160x160"):
-        evaluate_command.working_size("192x128", sizes)
+        synthetic_evaluation.working_size("192x128", sizes)

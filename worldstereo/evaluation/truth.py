@@ -20,7 +20,15 @@ from worldstereo.evaluation.visibility import Float64, View, seen_by_any, views_
 from worldstereo.formats.clips import load_render
 from worldstereo.formats.scene_folder import read_scene
 from worldstereo.memory.plan import ScenePlan, clip_cameras, plan_scene
-from worldstereo.types import Bool, Cameras, Float32, PointCloud, UInt8, concatenate_cameras
+from worldstereo.types import (
+    Bool,
+    Cameras,
+    Float32,
+    PointCloud,
+    SceneInput,
+    UInt8,
+    concatenate_cameras,
+)
 
 
 class Views(Protocol):
@@ -104,6 +112,7 @@ class SceneTruth:
         start: the start camera in the world, N = 1, at working size.
         start_image: [H, W, 3] exact picture there.
         start_depth: [H, W] and its depth.
+        bank: by id, what the cameras of the frames see that the memory starts from.
         clips: by id, in canonical order.
         plan: the memory's plan; decides which frames are candidates for references.
     """
@@ -113,6 +122,7 @@ class SceneTruth:
     start: Cameras
     start_image: UInt8
     start_depth: Float32
+    bank: Mapping[str, View]
     clips: Mapping[str, ClipTruth]
     plan: ScenePlan
 
@@ -120,11 +130,6 @@ class SceneTruth:
     def median_depth(self) -> float:
         """Of the start image, in scene units."""
         return float(np.median(self.start_depth[self.start_depth > 0]))
-
-    @property
-    def start_view(self) -> View:
-        """The start camera with its depth."""
-        return views_of(self.start, self.start_depth[None])[0]
 
     def every_camera(self) -> Cameras:
         """All commanded cameras of all clips, in the world."""
@@ -146,8 +151,8 @@ class SceneTruth:
         return np.asarray(points.astype(np.float64) @ turn.T + shift)
 
     def _bank_view(self, frame_id: str) -> View:
-        if frame_id in self.plan.start_frames:
-            return self.start_view
+        if frame_id in self.bank:
+            return self.bank[frame_id]
         clip_id, _, index = frame_id.rpartition("/")
         return self.clips[clip_id].views[int(index)]
 
@@ -183,8 +188,7 @@ def scene_truth(
     clips = {}
     for trajectory in scene.trajectories:
         given = clip_cameras(trajectory, nframe).resized(*scene.size)
-        poses = given.camera_from_world.astype(np.float64) @ scene_from_world
-        cameras = Cameras(poses.astype(np.float32), given.intrinsics, *scene.size)
+        cameras = _moved(given, scene_from_world)
         views = world.render(cameras)
         render, holes = load_render(trajectory, scene.size, nframe)
         render, holes = render.copy(), holes.copy()
@@ -200,6 +204,28 @@ def scene_truth(
         start=start,
         start_image=taken.images[0],
         start_depth=taken.depths[0],
+        bank=_bank(world, scene, start, scene_from_world),
         clips=clips,
         plan=plan_scene(scene, parameters, nframe),
     )
+
+
+def _bank(
+    world: World, scene: SceneInput, start: Cameras, scene_from_world: Float64
+) -> dict[str, View]:
+    """What the cameras of the memory's first frames see of this world, whatever they show."""
+    views = {}
+    for frame in scene.start_frames:
+        camera = start
+        # Other layouts have one start frame, which by the format's rule is said to be taken from
+        # the folder's origin, wherever its trajectories start.
+        if scene.layout == "panorama":
+            camera = _moved(frame.camera.resized(*scene.size), scene_from_world)
+        views[frame.id] = views_of(camera, world.render(camera).depths)[0]
+    return views
+
+
+def _moved(cameras: Cameras, scene_from_world: Float64) -> Cameras:
+    """Cameras of the scene's folder in the world."""
+    poses = cameras.camera_from_world.astype(np.float64) @ scene_from_world
+    return Cameras(poses.astype(np.float32), cameras.intrinsics, cameras.height, cameras.width)
