@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.miniature import miniature
 from tests.parallel.ranks import Rank
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
@@ -50,7 +51,7 @@ def cases(world_size: int) -> list[Case]:
 
 def load(variant: Variant, mesh: ParallelMesh | None = None) -> WorldStereo:
     return WorldStereo.from_pretrained(
-        "worldstereo-tiny", subfolder=variant, device="cpu", mesh=mesh, local_files_only=True
+        miniature(), subfolder=variant, device="cpu", mesh=mesh, local_files_only=True
     )
 
 
@@ -140,7 +141,7 @@ def run_compiled(rank: Rank) -> Tensor:
     parallelize.compile_blocks = partial(compile_blocks, backend="eager")
     try:
         model = WorldStereo.from_pretrained(
-            "worldstereo-tiny",
+            miniature(),
             subfolder="worldstereo-memory",
             mesh=mesh,
             options=ComputeOptions(compile=True),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.miniature import miniature
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
 from worldstereo.config import Variant
@@ -19,7 +20,7 @@ def load() -> Callable[[Variant], WorldStereo]:
     def pipeline(variant: Variant) -> WorldStereo:
         if variant not in loaded:
             loaded[variant] = WorldStereo.from_pretrained(
-                "worldstereo-tiny", variant, local_files_only=True, device="cpu"
+                miniature(), variant, local_files_only=True, device="cpu"
             )
         return loaded[variant]
 

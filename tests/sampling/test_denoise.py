@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.miniature import miniature
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
 from worldstereo.config import Variant, uses_memory
@@ -91,7 +92,7 @@ def schedule_of(model: WorldStereo) -> Schedule:
 def test_sharing_between_passes_and_steps_changes_no_bit(
     variant: Variant, scale: float | None, dtype: torch.dtype
 ) -> None:
-    model = WorldStereo.from_pretrained("worldstereo-tiny", variant, device="cpu", dtype=dtype)
+    model = WorldStereo.from_pretrained(miniature(), variant, device="cpu", dtype=dtype)
     conditions = conditions_of(model, scale)
     shared = denoise(model.transformer, noise(), conditions, schedule_of(model))
     plain = denoise_plainly(model.transformer, noise(), conditions, schedule_of(model))

@@ -15,6 +15,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from tests.conftest import ROOT
+from tests.miniature import miniature
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
 from worldstereo.config import VARIANTS, Variant, published_guidance, published_steps, uses_memory
@@ -98,7 +99,7 @@ def test_published_defaults(
 def test_the_same_clip_gives_the_same_bytes(distilled: WorldStereo, load: Load) -> None:
     first = distilled.generate(make_clip())
     again = distilled.generate(make_clip())
-    fresh = WorldStereo.from_pretrained("worldstereo-tiny", local_files_only=True, device="cpu")
+    fresh = WorldStereo.from_pretrained(miniature(), local_files_only=True, device="cpu")
     assert digest(first) == digest(again) == digest(fresh.generate(make_clip()))
 
 
@@ -107,10 +108,11 @@ def test_the_same_clip_gives_the_same_bytes_in_another_process(distilled: WorldS
     program = (
         "import torch\n"
         f"torch.set_num_threads({torch.get_num_threads()})\n"
+        "from tests.miniature import miniature\n"
         "from tests.sampling.clips import make_clip\n"
         "from tests.sampling.test_pipeline import digest\n"
         "from worldstereo import WorldStereo\n"
-        "model = WorldStereo.from_pretrained('worldstereo-tiny', device='cpu')\n"
+        "model = WorldStereo.from_pretrained(miniature(), device='cpu')\n"
         "model.generate(make_clip(draw=1, references=1, seed=3))\n"
         "print(digest(model.generate(make_clip(draw=2))))\n"
     )
@@ -165,7 +167,7 @@ def test_a_clip_is_stopped_where_its_progress_is_refused(
         distilled.generate(make_clip(), on_stage=stop)
     assert seen[-1].stage == stage
     # The pipeline is usable afterwards, and what was stopped left no trace.
-    fresh = WorldStereo.from_pretrained("worldstereo-tiny", device="cpu")
+    fresh = WorldStereo.from_pretrained(miniature(), device="cpu")
     assert digest(distilled.generate(make_clip())) == digest(fresh.generate(make_clip()))
 
 
@@ -346,7 +348,7 @@ def test_a_variant_is_loaded_ready(load: Load, variant: Variant) -> None:
 
 def test_precisions_can_be_chosen() -> None:
     model = WorldStereo.from_pretrained(
-        "worldstereo-tiny", device="cpu", dtype=torch.bfloat16, encoder_dtype=torch.bfloat16
+        miniature(), device="cpu", dtype=torch.bfloat16, encoder_dtype=torch.bfloat16
     )
     assert model.dtype == torch.bfloat16
     assert model.vae.vae.dtype == torch.float32

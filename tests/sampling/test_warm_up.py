@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from tests.miniature import miniature
 from tests.sampling.clips import make_clip
 from worldstereo import WorldStereo
 from worldstereo.config import VARIANTS, Variant
@@ -14,7 +15,7 @@ from worldstereo.models.parallelize import compile_blocks
 def test_each_number_of_tokens_is_run_once(
     variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = WorldStereo.from_pretrained("worldstereo-tiny", subfolder=variant, device="cpu")
+    model = WorldStereo.from_pretrained(miniature(), subfolder=variant, device="cpu")
     small = model.config.model_copy(
         update={"nframe": 3, "scale_map": ((32, 64), (64, 32), (48, 48), (32, 32))}
     )
@@ -41,9 +42,7 @@ def test_each_number_of_tokens_is_run_once(
 def test_a_clip_after_it_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     counter = CompileCounter()
-    model = WorldStereo.from_pretrained(
-        "worldstereo-tiny", subfolder="worldstereo-memory", device="cpu"
-    )
+    model = WorldStereo.from_pretrained(miniature(), subfolder="worldstereo-memory", device="cpu")
     compile_blocks(model.transformer, backend=counter)
     small = model.config.model_copy(update={"nframe": 3, "scale_map": ((32, 48), (48, 32))})
     monkeypatch.setattr(model, "config", small)
