@@ -6,6 +6,7 @@ measured, and how, is ``worldstereo.evaluation``'s.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -122,6 +123,7 @@ def run_synthetic(
                 **asdict(scenes),
             },
             on_scene=lambda name: say(console, f"scored {name}"),
+            processes=min(len(seeds), os.cpu_count() or 1),
         )
 
 

@@ -6,11 +6,15 @@ caller's: a function that is given scene folders and leaves results, as the clus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from worldstereo.errors import InputError
@@ -83,6 +87,7 @@ def evaluate_synthetic(
     *,
     told: Mapping[str, Any] | None = None,
     on_scene: Callable[[str], None] = lambda name: None,
+    processes: int = 1,
 ) -> Report:
     """Make scenes of worlds, have them generated, and score everything.
 
@@ -94,6 +99,7 @@ def evaluate_synthetic(
         work: an empty folder for scenes and results; the caller removes it.
         told: further JSON values for the report's settings, such as the model's name.
         on_scene: called with each scene's name when it is scored.
+        processes: that score scenes, each one at a time; 1: this one.
     """
     scenes = work / "scenes"
     scenes.mkdir()
@@ -101,18 +107,11 @@ def evaluate_synthetic(
     reasons = {}
     for variant in settings.variants:
         reasons[variant] = generate(folders, variant, work / "results" / variant)
+    score = partial(_scored, settings=settings, root=work / "results", reasons=reasons)
     reports = []
-    for world, folder in zip(worlds, folders, strict=True):
-        truth = scene_truth(
-            world,
-            folder,
-            scale_map=settings.scale_map,
-            nframe=settings.nframe,
-            align_nframe=settings.align_nframe,
-        )
-        results = _Results(truth, settings, work / "results", reasons)
-        reports.append(_scene_report(world, truth, results, settings))
-        on_scene(truth.name)
+    for report in _each(score, worlds, folders, processes):
+        reports.append(report)
+        on_scene(report.name)
     return make_report(
         "synthetic",
         {
@@ -126,6 +125,42 @@ def evaluate_synthetic(
         reports,
         fills=tuple(FILLS),
     )
+
+
+def _each(
+    score: Callable[[World, Path], SceneReport],
+    worlds: Sequence[World],
+    folders: Sequence[Path],
+    processes: int,
+) -> Iterator[SceneReport]:
+    """The scenes' reports in order; scenes differ much, so that each is given out by itself."""
+    if processes == 1:
+        yield from map(score, worlds, folders)
+        return
+    # Spawned: a forked process would have this one's threads' locks, but not its threads.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(score, worlds, folders)
+
+
+def _scored(
+    world: World,
+    folder: Path,
+    *,
+    settings: SyntheticSettings,
+    root: Path,
+    reasons: Mapping[str, Mapping[str, str]],
+) -> SceneReport:
+    """Everything about one scene, against its truth, which is rendered for it."""
+    truth = scene_truth(
+        world,
+        folder,
+        scale_map=settings.scale_map,
+        nframe=settings.nframe,
+        align_nframe=settings.align_nframe,
+    )
+    results = _Results(truth, settings, root, reasons)
+    return _scene_report(world, truth, results, settings)
 
 
 class _Results:
