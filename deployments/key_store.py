@@ -177,9 +177,12 @@ class KeyStore:
 
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        engine = self._engine.execution_options(writes=True) if writes else self._engine
-        with self._outage.watched(writes=writes), engine.begin() as connection:
-            yield connection
+        if writes:
+            with self._outage.writing(self._engine) as connection:
+                yield connection
+        else:
+            with self._outage.watched(writes=False), self._engine.begin() as connection:
+                yield connection
 
     def _find(self, key_id: str) -> ApiKey | None:
         query = select(api_keys).where(api_keys.c.id == key_id)

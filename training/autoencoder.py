@@ -9,9 +9,9 @@ stay small in the picture.
 
 from __future__ import annotations
 
-import argparse
 import json
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.architecture import TINY, Architecture
-from training.run import Inputs, Rates, Run, averaged_weights
+from training.run import Inputs, Rates, Run, averaged_weights, stage_arguments
 from training.worlds import HELD_OUT, VALIDATION
 from worldstereo.sampling.vae import FrameConvolution, for_single_frames
 
@@ -162,17 +162,15 @@ def train(
     pictures, held = Pictures(worlds, device), Pictures(worlds, device, validation=True)
     network = KeyframeNetwork(new_vae(architecture)).to(device)
     run = Run(runs / "vae", network, partial(reconstruction_loss, network), RATES, minutes)
-    for step in run.steps():
-        loss = run.train_on({"frames": pictures.draw(batch, CROP)})
-        if step % LOG_EVERY == 0:
-            run.log(loss=loss.item())
-        if step % VALIDATE_EVERY == VALIDATE_EVERY - 1:
-            run.log(validation_psnr=validate(network, held.images[::8]))
-    run.use_average()
-    run.log(
-        validation_psnr=validate(network, held.images),
-        validation_psnr_of_renders=validate(network, held.renders),
-    )
+
+    def scores() -> dict[str, float]:
+        return {
+            "validation_psnr": validate(network, held.images[::8]),
+            "validation_psnr_of_renders": validate(network, held.renders[::8]),
+        }
+
+    batches = ({"frames": pictures.draw(batch, CROP)} for _ in count())
+    run.train(batches, scores, log_every=LOG_EVERY, validate_every=VALIDATE_EVERY)
     content = json.dumps(statistics(network, pictures), indent=2)
     (runs / "vae" / STATISTICS).write_text(content + "\n", encoding="utf-8")
 
@@ -214,12 +212,7 @@ def trained_vae(runs: Path, architecture: Architecture = TINY) -> AutoencoderKLW
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m training.autoencoder", description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("worlds", type=Path)
-    parser.add_argument("--minutes", type=float, default=6)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = parser.parse_args()
+    arguments = stage_arguments("training.autoencoder", __doc__, minutes=6).parse_args()
     train(arguments.runs, arguments.worlds, arguments.minutes, device=arguments.device)
 
 

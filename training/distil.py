@@ -10,7 +10,6 @@ that matching the flow step by step is enough, and it is stable within minutes.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from training.generator import (
     precision,
     velocity,
 )
-from training.run import Inputs, Rates, Run
+from training.run import Inputs, Rates, Run, stage_arguments
 from worldstereo.models.transformer import WorldStereoTransformer
 from worldstereo.sampling.schedules import DistilledSchedule
 
@@ -127,24 +126,14 @@ def train(
     loss = partial(distillation_loss, student, teacher, sigmas)
     run = Run(runs / "dmd", student, loss, RATES, minutes)
     clips = Clips(scenes, student).drawn(batch, REFERENCES)
-    for step in run.steps():
-        loss_now = run.train_on(next(clips))
-        if step % LOG_EVERY == 0:
-            run.log(loss=loss_now.item())
-        if step % VALIDATE_EVERY == VALIDATE_EVERY - 1:
-            run.log(**validation.scores(levels))
-    run.use_average()
-    run.log(**validation.scores(levels))
+    scores = partial(validation.scores, levels)
+    run.train(clips, scores, log_every=LOG_EVERY, validate_every=VALIDATE_EVERY)
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m training.distil", description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("worlds", type=Path)
-    parser.add_argument("--minutes", type=float, default=4)
+    parser = stage_arguments("training.distil", __doc__, minutes=4)
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--plain", action="store_true", help="without torch.compile")
     a = parser.parse_args()
     train(a.runs, a.worlds, a.minutes, device=a.device, batch=a.batch, compiled=not a.plain)

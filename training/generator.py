@@ -10,7 +10,6 @@ already shows.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from torch.nn import functional
 from training.architecture import TINY, Architecture
 from training.autoencoder import trained_vae
 from training.clips import FILE, Chooser, Clips, Scenes, encode_scenes
-from training.run import Inputs, Rates, Run, averaged_weights
+from training.run import Inputs, Rates, Run, averaged_weights, stage_arguments
 from worldstereo.config import ControlNetConfig, Variant
 from worldstereo.models.checkpoint import build_transformer
 from worldstereo.models.transformer import WorldStereoTransformer
@@ -222,14 +221,8 @@ def train(
     validation = Validation(held, model, vae, VALIDATED_REFERENCES if stage == "memory" else 0)
     run = Run(runs / stage, model, partial(flow_loss, model), RATES, minutes)
     clips = Clips(scenes, model, drop_text=DROP_TEXT).drawn(batch, references)
-    for step in run.steps():
-        loss = run.train_on(next(clips))
-        if step % LOG_EVERY == 0:
-            run.log(loss=loss.item())
-        if step % VALIDATE_EVERY == VALIDATE_EVERY - 1:
-            run.log(**validation.scores(validation_sigmas()))
-    run.use_average()
-    run.log(**validation.scores(validation_sigmas()))
+    scores = partial(validation.scores, validation_sigmas())
+    run.train(clips, scores, log_every=LOG_EVERY, validate_every=VALIDATE_EVERY)
 
 
 def compile_blocks(model: WorldStereoTransformer) -> None:
@@ -240,13 +233,9 @@ def compile_blocks(model: WorldStereoTransformer) -> None:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m training.generator", description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("worlds", type=Path)
+    parser = stage_arguments("training.generator", __doc__, minutes=8)
     parser.add_argument("stage", choices=("camera", "memory"))
-    parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--plain", action="store_true", help="without torch.compile")
     a = parser.parse_args()
     train(

@@ -1,7 +1,8 @@
 """How a stage is run: on a clock, resumable, with its curve in a file.
 
 Owns the schedule of the learning rates, the step from a loss to new weights, the moving average of
-weights, checkpoints and the log. What is trained, and on what, is the stages' own.
+weights, checkpoints, the log, and the arguments that stages share. What is trained, and on what, is
+the stages' own.
 
 A stage has minutes, not steps: the learning rate falls with the time that is used, so that a
 stage fits a machine that is lent for an hour as well as one that stands under a desk. A run that
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,31 @@ class Run:
             if time.monotonic() - self._saved > self._save_every_s:
                 self.save()
         self.save()
+
+    def train(
+        self,
+        batches: Iterator[Inputs],
+        validated: Callable[[], Mapping[str, float]],
+        *,
+        log_every: int,
+        validate_every: int,
+    ) -> None:
+        """All steps; afterwards the model has its averaged weights, and they are validated.
+
+        Args:
+            batches: inputs of the steps, without end.
+            validated: scores of the model as it is, by name.
+            log_every: steps from one logged loss to the next.
+            validate_every: steps from one validation to the next.
+        """
+        for step in self.steps():
+            loss = self.train_on(next(batches))
+            if step % log_every == 0:
+                self.log(loss=loss.item())
+            if step % validate_every == validate_every - 1:
+                self.log(**validated())
+        self.use_average()
+        self.log(**validated())
 
     def train_on(self, inputs: Inputs) -> Tensor:
         """One step; returns its loss, which the next step may overwrite."""
@@ -236,3 +263,13 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = torch.load(folder / STATE, map_location="cpu")["averaged"]
     return weights
+
+
+def stage_arguments(module: str, description: str | None, minutes: float) -> ArgumentParser:
+    """The arguments that all trained stages have; ``minutes`` is the default."""
+    parser = ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("runs", type=Path, help="checkpoints and curves of all stages")
+    parser.add_argument("worlds", type=Path, help="scenes of the stage worlds")
+    parser.add_argument("--minutes", type=float, default=minutes, help="how long it trains")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser

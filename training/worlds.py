@@ -33,17 +33,15 @@ from worldstereo.geometry.cameras import (
     quaternion_translation,
     unify_cameras,
 )
-from worldstereo.geometry.trajectories import FRAMES
-from worldstereo.geometry.views import lift_view, render_cloud
 from worldstereo.memory.features import BUNDLED_FEATURES, DinoFeatures
 from worldstereo.memory.plan import keyframe_indices
 from worldstereo.memory.retrieval import frusta, score
 from worldstereo.memory.selection import quality
 from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.components import load_image_encoder, load_text_encoder
-from worldstereo.synthetic import SyntheticWorld, make_world
-from worldstereo.synthetic.scene_folder import LIFTED_SIDE, path_cameras
-from worldstereo.types import Cameras, UInt8, concatenate_cameras
+from worldstereo.synthetic import make_world
+from worldstereo.synthetic.scene_folder import render_paths
+from worldstereo.types import Cameras, concatenate_cameras
 
 # Seeds from here on are never trained on; those from VALIDATION on only draw curves.
 VALIDATION, HELD_OUT = 9_900, 10_000
@@ -134,11 +132,10 @@ def make_scene(
     """
     assert 0 <= seed < HELD_OUT, f"seed {seed} is held out"
     world = make_world(seed)
-    chosen = np.linspace(0, FRAMES - 1, KEYFRAMES, dtype=int)
-    paths = [path_cameras(world, path, size)[chosen] for path in world.paths().values()]
+    _, _, rendered = render_paths(world, size, KEYFRAMES, device=device)
+    renders, holes, paths = zip(*rendered.values(), strict=True)
     images = world.render(concatenate_cameras(paths), device=device).images
     images = images.reshape(len(paths), KEYFRAMES, *size, 3)
-    renders, holes = _renders(world, images, paths, device)
     targets = [torch.from_numpy(path.camera_from_world) for path in paths]
     aligned = list(keyframe_indices(KEYFRAMES, ALIGNED))
     bank = concatenate_cameras([paths[0][[0]], *(path[aligned] for path in paths)])
@@ -149,8 +146,8 @@ def make_scene(
     encoders = encoders or Encoders()
     return TrainingScene(
         images=torch.from_numpy(images),
-        renders=torch.from_numpy(renders),
-        holes=torch.from_numpy(holes),
+        renders=torch.from_numpy(np.stack(renders)),
+        holes=torch.from_numpy(np.stack(holes)),
         world_from_pixel=torch.stack(
             [_world_from_pixel(n, path) for n, path in zip(normal, paths, strict=True)]
         ),
@@ -164,25 +161,6 @@ def make_scene(
         text=encoders.text.encode(world.caption)[0].half(),
         image_tokens=encoders.image.encode(Image.fromarray(images[0, 0]))[0].half(),
         caption=world.caption,
-    )
-
-
-def _renders(
-    world: SyntheticWorld, images: UInt8, paths: Sequence[Cameras], device: str
-) -> tuple[UInt8, np.ndarray]:
-    """What the start view's points show along each path, as the scenes of the product have it."""
-    size = images.shape[2:4]
-    start = world.start_camera(*size)
-    times = -(-LIFTED_SIDE // min(size))
-    lifted = world.render(start.resized(times * size[0], times * size[1]), device=device)
-    points, colors = lift_view(lifted.images[0], lifted.depths[0], start)
-    later = concatenate_cameras([path[1:] for path in paths])
-    video, holes = render_cloud(points.to(device), colors.to(device), later)
-    shape = (len(paths), KEYFRAMES - 1, *size)
-    nothing = np.zeros((len(paths), 1, *size), dtype=np.bool_)
-    return (
-        np.concatenate([images[:, :1], video.reshape(*shape, 3)], axis=1),
-        np.concatenate([nothing, holes.reshape(shape)], axis=1),
     )
 
 

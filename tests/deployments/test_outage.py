@@ -155,6 +155,27 @@ async def check_http_while_away(http: httpx.AsyncClient, kitchen_zip: bytes, awa
     assert int(ready.headers["Retry-After"]) > 0
 
 
+def test_a_write_that_changes_nothing_does_not_end_the_outage(tmp_path: Path) -> None:
+    """It succeeds on a full disk; whoever it is refused to would take the scene too early."""
+    disk = Full(tmp_path)
+    store = Store(disk.url)
+    try:
+        submit(store, "one")
+        assert store.claim("one", "first", 60)
+        disk.begin()
+        with pytest.raises(StoreAway):
+            store.renew(["one"], "first", 60)
+        with pytest.raises(StoreAway):
+            store.claim("one", "second", 60, take_over=False)
+        assert store.outage.lasts
+        disk.end()
+        assert not store.claim("one", "second", 60, take_over=False)
+        assert not store.outage.lasts
+    finally:
+        disk.close()
+        store.close()
+
+
 async def test_a_scene_survives_the_outage_of_its_store(
     away: Any,
     store: Store,

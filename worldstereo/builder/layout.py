@@ -18,7 +18,7 @@ import numpy as np
 from worldstereo.errors import MediaError, ParameterError
 from worldstereo.formats.atomic import flush, flush_tree, temporary_sibling
 from worldstereo.formats.canonical import reconstruction_order
-from worldstereo.formats.images import resize_bicubic
+from worldstereo.formats.images import resize_bicubic, write_png
 from worldstereo.formats.limits import DEFAULT_LIMITS
 from worldstereo.formats.reconstruction import ORDER
 from worldstereo.formats.renders import CAMERAS, RENDER, RENDER_MASK
@@ -96,6 +96,26 @@ def write_renders(folder: Path, video: UInt8, holes: Bool, cameras: Cameras) -> 
             "width": cameras.width,
         },
     )
+
+
+def write_bank(folder: Path, cameras: Cameras, pictures: Sequence[UInt8]) -> None:
+    """Write the start frames of a panorama scene: ``images/0000.png`` on, and ``cameras.json``.
+
+    Args:
+        folder: ``pano_bank``, which is made.
+        cameras: of the pictures, for their size.
+        pictures: [H, W, 3] each.
+    """
+    (folder / "images").mkdir(parents=True)
+    table = {}
+    for number, picture in enumerate(pictures):
+        name = f"{number:04d}"
+        write_png(folder / "images" / f"{name}.png", picture)
+        table[name] = {
+            "intrinsic": cameras.intrinsics[number].tolist(),
+            "extrinsic": cameras.camera_from_world[number].tolist(),
+        }
+    write_json(folder / "cameras.json", table)
 
 
 def write_order(folder: Path, names: Sequence[str]) -> None:

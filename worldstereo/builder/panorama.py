@@ -21,6 +21,7 @@ from worldstereo.builder.clearance import Obstacles, Shortened, shortened
 from worldstereo.builder.layout import (
     START_POINTS,
     new_scene_folder,
+    write_bank,
     write_json,
     write_renders,
 )
@@ -124,7 +125,8 @@ def build_panorama(
     point_renderer(renderer)  # What is missing is said before anything is computed.
     size = working_size(BANK_HEIGHT, BANK_WIDTH, scale_map)
     with new_scene_folder(folder) as building:
-        bank = _write_bank(building / PANO_BANK, image)
+        bank = cut_views(image, bank_cameras())  # the 27 start frames
+        write_bank(building / PANO_BANK, bank_cameras(), list(bank))
         source = _distances(image, bank, depth)
         surroundings = lift_surroundings(image, source)
         scene = _Scene(image, source, surroundings, parameters, render_size(size[0]), renderer)
@@ -156,23 +158,6 @@ def render_size(working_height: int) -> tuple[int, int]:
     """
     height = 2 * round(working_height / 2)
     return height, 2 * round(height * BANK_WIDTH / BANK_HEIGHT / 2)
-
-
-def _write_bank(folder: Path, image: UInt8) -> UInt8:
-    """Cut the 27 start frames [27, height, width, 3] and write them with their cameras."""
-    cameras = bank_cameras()
-    views = cut_views(image, cameras)
-    (folder / "images").mkdir(parents=True)
-    table = {}
-    for index, view in enumerate(views):
-        name = f"{index:04d}"
-        write_png(folder / "images" / f"{name}.png", view)
-        table[name] = {
-            "intrinsic": cameras.intrinsics[index].tolist(),
-            "extrinsic": cameras.camera_from_world[index].tolist(),
-        }
-    write_json(folder / "cameras.json", table)
-    return views
 
 
 def _distances(

@@ -14,10 +14,9 @@ no view has one, so that none is given, as in the reconstruction layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from worldstereo.builder.layout import new_scene_folder, write_json, write_renders
+from worldstereo.builder.layout import new_scene_folder, write_bank, write_json, write_renders
 from worldstereo.errors import ParameterError
 from worldstereo.formats.images import write_png
 from worldstereo.formats.panorama import PANO_BANK, PROMPT, START_FRAME
@@ -25,7 +24,7 @@ from worldstereo.formats.scene_folder import META
 from worldstereo.geometry.trajectories import FRAMES
 from worldstereo.synthetic.scene_folder import path_cameras, render_paths
 from worldstereo.synthetic.world import SyntheticWorld
-from worldstereo.types import Cameras, UInt8, concatenate_cameras
+from worldstereo.types import Cameras, concatenate_cameras
 
 # Paths and shares of them where photographs are taken, the first ones first: where paths are
 # farthest from the start, which is where most is open, then on the way there and back.
@@ -120,7 +119,7 @@ def write_photographed_scene(
         write_json(building / META, {"scene_type": "panorama"})
         write_json(building / PROMPT, {"prompt": world.caption})
         write_png(building / START_FRAME, start)
-        _write_bank(
+        write_bank(
             building / PANO_BANK,
             concatenate_cameras([world.start_camera(*size), taken]),
             [start, *pictures],
@@ -128,18 +127,3 @@ def write_photographed_scene(
         for number, (name, (video, holes, cameras)) in enumerate(renders.items()):
             write_renders(building / f"target{number}" / name, video, holes, cameras)
     return folder
-
-
-def _write_bank(folder: Path, cameras: Cameras, pictures: Sequence[UInt8]) -> None:
-    (folder / "images").mkdir(parents=True)
-    table = {}
-    for number, picture in enumerate(pictures):
-        name = f"{number:04d}"
-        write_png(folder / "images" / f"{name}.png", picture)
-        table[name] = {
-            "extrinsic": cameras.camera_from_world[number].tolist(),
-            "intrinsic": cameras.intrinsics[number].tolist(),
-            "height": cameras.height,
-            "width": cameras.width,
-        }
-    write_json(folder / "cameras.json", table)

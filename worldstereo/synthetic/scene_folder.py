@@ -36,7 +36,7 @@ def path_cameras(world: SyntheticWorld, path: CameraPath, size: tuple[int, int])
 
 
 def render_paths(
-    world: SyntheticWorld, size: tuple[int, int], frames: int = FRAMES
+    world: SyntheticWorld, size: tuple[int, int], frames: int = FRAMES, *, device: str = "cpu"
 ) -> tuple[UInt8, Float32, dict[str, tuple[UInt8, Bool, Cameras]]]:
     """The start view, and what its points show along every path.
 
@@ -44,20 +44,24 @@ def render_paths(
         world: whose start view is lifted with its exact depth.
         size: (height, width) of all pictures.
         frames: of each path.
+        device: where to compute, e.g. ``cuda``.
 
     Returns:
         The start image [H, W, 3], its exact depth [H, W], and for each path by name its render
         [F, H, W, 3], holes [F, H, W] and cameras; frame 0 is the start image without holes.
     """
     start = world.start_camera(*size)
-    views = world.render(start)
+    views = world.render(start, device=device)
     times = math.ceil(LIFTED_SIDE / min(size))
-    lifted = views if times == 1 else world.render(start.resized(times * size[0], times * size[1]))
+    lifted = views
+    if times > 1:
+        larger = start.resized(times * size[0], times * size[1])
+        lifted = world.render(larger, device=device)
     points, colors = lift_view(lifted.images[0], lifted.depths[0], start)
     renders = {}
     for name, path in world.paths(frames).items():
         cameras = path_cameras(world, path, size)
-        video, holes = render_cloud(points, colors, cameras[1:])
+        video, holes = render_cloud(points.to(device), colors.to(device), cameras[1:])
         seen = np.zeros((1, *size), dtype=np.bool_)
         renders[name] = (
             np.concatenate([views.images, video]),
