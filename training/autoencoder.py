@@ -26,7 +26,7 @@ from training.worlds import HELD_OUT, VALIDATION
 from worldstereo.sampling.vae import FrameConvolution, for_single_frames
 
 # Crops of pictures: with the same pixels in more steps, the network gets farther.
-BATCH, CROP, RATES = 64, 64, Rates(hidden=0.04, other=2e-3)
+BATCH, CROP, RATES = 64, 64, Rates(hidden=0.02, other=1e-3)
 # Weight of the Kullback-Leibler term; deviation of the noise on latents that are decoded.
 KL_WEIGHT, LATENT_NOISE = 1e-6, 0.02
 # Of each scene's pictures so many are renders.

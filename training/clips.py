@@ -84,7 +84,7 @@ class Scenes:
 def encode_scenes(
     worlds: Path, vae: KeyframeVAE, negative_prompt: str, *, validation: bool
 ) -> dict[str, Any]:
-    """What ``Scenes`` are made from, of all scenes in a folder.
+    """What ``Scenes`` are made from: all scenes in a folder, each behind it mirrored.
 
     Args:
         worlds: folder of the stage ``worlds``.
@@ -98,14 +98,15 @@ def encode_scenes(
     tensors: dict[str, list[Tensor]] = {}
     choices: dict[str, list[Tensor]] = {}
     for file in chosen:
-        scene = TrainingScene.load(file)
-        for name in ("images", "renders"):
-            tensors.setdefault(name, []).append(_latents(vae, getattr(scene, name)))
-        for name in _TENSORS:
-            tensors.setdefault(name, []).append(getattr(scene, name))
-        for name in _CHOICES:
-            choices.setdefault(name, []).append(getattr(scene, name))
-    size = scene.images.shape[2:4]
+        made = TrainingScene.load(file)
+        for scene in (made, made.mirrored()):
+            for name in ("images", "renders"):
+                tensors.setdefault(name, []).append(_latents(vae, getattr(scene, name)))
+            for name in _TENSORS:
+                tensors.setdefault(name, []).append(getattr(scene, name))
+            for name in _CHOICES:
+                choices.setdefault(name, []).append(getattr(scene, name))
+    size = made.images.shape[2:4]
     text = load_text_encoder(
         BUNDLED / "base", ParallelMesh.single(torch.device("cpu")), torch.float32
     )

@@ -45,7 +45,7 @@ VALIDATED_REFERENCES = 4
 HOLE_WEIGHT = 2.0
 # Deviation of the noise that references get, at most: in use they are generated pictures.
 REFERENCE_NOISE = 0.2
-LOG_EVERY, VALIDATE_EVERY, VALIDATED, VALIDATION_STEPS = 50, 1000, 16, 8
+LOG_EVERY, VALIDATE_EVERY, VALIDATED, VALIDATION_STEPS = 50, 2000, 16, 8
 
 
 def new_transformer(

@@ -180,7 +180,11 @@ class Run:
             optimizer.zero_grad(set_to_none=True)
         loss = self._loss(inputs)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._trained.values(), GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self._trained.values(), GRADIENT_NORM)
+        for parameter in self._trained.values():
+            if parameter.grad is not None:
+                # One gradient that is not finite would make every weight so, for good.
+                parameter.grad = torch.where(norm.isfinite(), parameter.grad, 0.0)
         for optimizer in self._optimizers:
             optimizer.step()
         return loss.detach()

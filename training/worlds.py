@@ -11,11 +11,13 @@ alone and are refused here. Cameras, point renders and the scores of the memory 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,28 @@ class TrainingScene:
     text: Tensor
     image_tokens: Tensor
     caption: str
+
+    def mirrored(self) -> TrainingScene:
+        """The same scene with left and right exchanged: as true as the other, and another one.
+
+        Directions of the world change the sign of their x, columns of pictures their order.
+        """
+        width = self.images.shape[3]
+        x = torch.tensor([-1.0, 1.0, 1.0])
+        rows = torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0, 1.0, 1.0])  # of a quaternion and a vector
+        columns = torch.tensor([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
+        pose = torch.tensor([-1.0, 1.0, 1.0, 1.0])
+        return replace(
+            self,
+            images=self.images.flip(3),
+            renders=self.renders.flip(3),
+            holes=self.holes.flip(3),
+            world_from_pixel=x[:, None] * self.world_from_pixel @ columns,
+            centers=x * self.centers,
+            camera_qt=rows * self.camera_qt,
+            bank_qt=rows * self.bank_qt,
+            bank_w2c=pose[:, None] * self.bank_w2c * pose,
+        )
 
     def save(self, file: Path) -> None:
         """Write it; the file appears by one rename."""
@@ -175,23 +199,56 @@ def scene_file(folder: Path, seed: int) -> Path:
     return folder / f"{seed:05d}.safetensors"
 
 
-def _make_all(folder: Path, seeds: Sequence[int], device: str) -> int:
+_turns: Semaphore  # of this process, on the one device
+
+
+def _begin(turns: Semaphore) -> None:
+    global _turns
+    _turns = turns
     torch.set_num_threads(1)
+
+
+def _make_all(folder: Path, seeds: Sequence[int], device: str, size: tuple[int, int]) -> int:
     encoders = Encoders()
     for seed in seeds:
         file = scene_file(folder, seed)
         if not file.exists():
-            make_scene(seed, device, encoders=encoders).save(file)
+            taken = _turns.acquire(block=False)
+            scene = make_scene(seed, device if taken else "cpu", size, encoders)
+            scene.save(file)
+            if taken:
+                torch.cuda.empty_cache()  # for the others
+                _turns.release()
     return len(seeds)
 
 
-def make_scenes(folder: Path, seeds: Sequence[int], device: str, workers: int) -> None:
-    """Make the scenes that are not there yet, on several processes; prints how far it is."""
+def make_scenes(
+    folder: Path,
+    seeds: Sequence[int],
+    device: str,
+    *,
+    workers: int,
+    sharing: int,
+    size: tuple[int, int] = SIZE,
+) -> None:
+    """Make the scenes that are not there yet; prints how far it is.
+
+    Args:
+        folder: for the scenes.
+        seeds: of the scenes.
+        device: where pictures and renders are computed, as far as there is room.
+        workers: processes.
+        sharing: so many of them use the device at a time, since on a GPU more hinder each other;
+            the others make their scenes on the CPU.
+        size: (height, width).
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [seeds[first : first + 8] for first in range(0, len(seeds), 8)]
-    began, done = time.monotonic(), 0
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(_make_all, folder, part, device) for part in parts]
+    each = max(1, min(8, len(seeds) // workers))
+    parts = [seeds[first : first + each] for first in range(0, len(seeds), each)]
+    began, done, spawn = time.monotonic(), 0, get_context("spawn")
+    turns = spawn.Semaphore(sharing)
+    with ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(turns,)) as pool:
+        waiting = [pool.submit(_make_all, folder, part, device, size) for part in parts]
         for finished in as_completed(waiting):
             done += finished.result()
             rate = done / (time.monotonic() - began)
@@ -205,10 +262,17 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1200)
     parser.add_argument("--validation", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--sharing", type=int, default=3, help="processes on the device at a time")
     arguments = parser.parse_args()
     seeds = [*range(VALIDATION, VALIDATION + arguments.validation), *range(arguments.scenes)]
-    make_scenes(arguments.folder, seeds, arguments.device, arguments.workers)
+    make_scenes(
+        arguments.folder,
+        seeds,
+        arguments.device,
+        workers=arguments.workers,
+        sharing=arguments.sharing,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Optimizer, schedule, average, checkpoints, and what the stages' losses ask for."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,18 @@ def test_a_stage_ends_with_its_time_and_goes_on_where_it_was(tmp_path: Path, clo
     assert not torch.equal(kept["0.weight"], model.get_parameter("0.weight"))
     second.use_average()
     assert torch.equal(kept["0.weight"], model.get_parameter("0.weight"))
+
+
+def test_a_step_without_a_finite_gradient_spoils_nothing(tmp_path: Path, clock: Clock) -> None:
+    model, stage = small_run(tmp_path)
+    inputs, broken = {"x": torch.randn(16, 5)}, {"x": torch.full((16, 5), torch.inf)}
+    losses = []
+    for step in stage.steps():
+        losses.append(stage.train_on(broken if step == 5 else inputs).item())
+        clock.now += 3
+    assert not math.isfinite(losses[5])
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    assert losses[-1] < losses[4] < losses[0]
 
 
 def test_rates_rise_and_fall_with_the_time(tmp_path: Path, clock: Clock) -> None:
