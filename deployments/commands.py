@@ -98,6 +98,7 @@ def run(
     seed: options.Seed = 1024,
     depth: options.Depth = None,
     steps: options.Steps = None,
+    guidance: options.Guidance = None,
     prompt: options.Prompt = None,
     trajectory: options.Trajectories = None,
     panorama: options.Panorama = False,
@@ -131,6 +132,7 @@ def run(
         "task_type": task_type,
         "align_nframe": align_nframe,
         "num_inference_steps": steps,
+        "guidance_scale": guidance,
         "outputs": options.output_names(outputs),
     }
     image = options.image_arguments(prompt, trajectory, panorama, fov, clearance)

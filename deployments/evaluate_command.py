@@ -50,6 +50,14 @@ StepsOption = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Denoising steps; default: the variant's published count."),
 ]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance",
+        min=1,
+        help="Of the variants that have it; 1: none. Default: the published scale.",
+    ),
+]
 SizeOption = Annotated[
     str | None,
     typer.Option("--size", help="HEIGHTxWIDTH of the synthetic scenes; default: the model's."),
@@ -116,6 +124,7 @@ def evaluate(
     model: ModelOption = "worldstereo-tiny",
     replicas: ReplicasOption = 1,
     steps: StepsOption = None,
+    guidance: GuidanceOption = None,
     size: SizeOption = None,
     photographs: Photographs = 0,
     shuffle_photographs: ShufflePhotographs = False,
@@ -148,6 +157,7 @@ def evaluate(
                 model=model,
                 replicas=replicas,
                 steps=steps,
+                guidance=guidance,
                 size=size,
                 scenes=scenes,
                 keep=keep,

@@ -65,6 +65,34 @@ class SyntheticScenes:
         return write_photographed_scene(world, scene, size, self.photographs, pictures_of=other)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are sampled.
+
+    Attributes:
+        align_nframe: frames of each clip that enter the memory.
+        steps: denoising steps; None: the variant's published count.
+        guidance: of the variants that have it; None: the published scale.
+    """
+
+    align_nframe: int
+    steps: int | None = None
+    guidance: float | None = None
+
+    def parameters(self, variant: str) -> dict[str, Any]:
+        """What a scene is submitted with."""
+        from worldstereo.config import is_distilled, variant_named
+
+        return {
+            "variant": variant,
+            "seed": GENERATION_SEED,
+            "align_nframe": self.align_nframe,
+            "num_inference_steps": self.steps,
+            "guidance_scale": None if is_distilled(variant_named(variant)) else self.guidance,
+            "outputs": ("points",),
+        }
+
+
 def run_synthetic(
     seeds: Sequence[int],
     variants: tuple[str, ...],
@@ -73,6 +101,7 @@ def run_synthetic(
     model: str = "worldstereo-tiny",
     replicas: int = 1,
     steps: int | None = None,
+    guidance: float | None = None,
     size: str | None = None,
     scenes: SyntheticScenes = SyntheticScenes(),
     keep: Path | None = None,
@@ -86,6 +115,7 @@ def run_synthetic(
         model: a name or a YAML file, as of ``worldstereo run``.
         replicas: clips of a variant generated at once.
         steps: denoising steps; None: each variant's published count.
+        guidance: of the variants that have it; None: the published scale.
         size: ``HEIGHTxWIDTH`` of the scenes; None: the model's first working size.
         scenes: which are made of the worlds.
         keep: where ``scenes`` and ``results/<variant>`` stay; None: nowhere.
@@ -107,7 +137,8 @@ def run_synthetic(
         settings = SyntheticSettings(
             variants=arguments.variants, scale_map=config.scale_map, nframe=config.nframe
         )
-        generate = cluster_generation(arguments, console, stack, settings.align_nframe, steps)
+        sampling = Sampling(settings.align_nframe, steps, guidance)
+        generate = cluster_generation(arguments, console, stack, sampling)
         say(console, f"making {len(seeds)} scenes of {height}x{width}")
         return evaluate_synthetic(
             [make_world(seed) for seed in seeds],
@@ -119,6 +150,7 @@ def run_synthetic(
                 "model": Path(model).name,
                 "size": [height, width],
                 "steps": steps,
+                "guidance": guidance,
                 "generation_seed": GENERATION_SEED,
                 **asdict(scenes),
             },
@@ -182,8 +214,7 @@ def cluster_generation(
     arguments: AppArgs,
     console: Console,
     stack: ExitStack,
-    align_nframe: int,
-    steps: int | None,
+    sampling: Sampling,
 ) -> Callable[[Sequence[Path], str, Path], Mapping[str, str]]:
     """A function that generates scenes on an embedded cluster, as ``run`` does.
 
@@ -193,8 +224,7 @@ def cluster_generation(
         arguments: of the application.
         console: where progress is shown.
         stack: owns the cluster.
-        align_nframe: frames of each clip that enter the memory.
-        steps: denoising steps; None: the variant's published count.
+        sampling: how clips are sampled.
     """
     from deployments import local_run
 
@@ -206,14 +236,7 @@ def cluster_generation(
                 local_run.embedded_cluster(arguments, port=0, console=console)
             )
             started.append(stack.enter_context(Client(url)))
-        parameters = {
-            "variant": variant,
-            "seed": GENERATION_SEED,
-            "align_nframe": align_nframe,
-            "num_inference_steps": steps,
-            "outputs": ("points",),
-        }
-        return submitted(started[0], scenes, parameters, output, console)
+        return submitted(started[0], scenes, sampling.parameters(variant), output, console)
 
     return generate
 

@@ -118,6 +118,13 @@ Steps = Annotated[
     int | None,
     typer.Option("--steps", help="Denoising steps; default: the variant's published count."),
 ]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance",
+        help="Classifier-free guidance; 1: none. Default: the variant's published scale.",
+    ),
+]
 
 __all__ = [
     "DEFAULT_URL",
@@ -126,6 +133,7 @@ __all__ = [
     "Clearance",
     "Depth",
     "FieldOfView",
+    "Guidance",
     "Input",
     "InputPath",
     "Json",

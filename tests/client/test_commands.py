@@ -77,6 +77,7 @@ def test_run_takes_the_published_flags(
         "--task_type": "reconstruction",
         "--align_nframe": "4",
         "--seed": "5",
+        "--guidance": "2.5",
     }
     words = [
         w for name, value in flags.items() for w in ("--" + name[2:].replace("_", dash), value)
@@ -86,7 +87,7 @@ def test_run_takes_the_published_flags(
     assert result.exit_code == 0, result.output
     sent = stub.scenes["scene-0"].parameters
     assert (sent.variant, sent.task_type) == ("worldstereo-memory", "reconstruction")
-    assert (sent.align_nframe, sent.seed) == (4, 5)
+    assert (sent.align_nframe, sent.seed, sent.guidance_scale) == (4, 5, 2.5)
     for name in TRAJECTORIES:
         assert (tmp_path / "out" / "kitchen" / name / "worldstereo-memory_result.mp4").is_file()
     assert result.stdout == f"kitchen: 2 videos, 9 files in {tmp_path / 'out' / 'kitchen'}\n"
@@ -116,6 +117,7 @@ def test_run_tells_of_a_failed_scene(stub: Stub, scene_folder: Path, tmp_path: P
         (["--model", "no-such-model"], "no such configuration"),
         (["--seed", "-1"], "seed"),
         (["--steps", "0"], "num_inference_steps"),
+        (["--guidance", "101"], "guidance_scale"),
         (["--task_type", "movie"], "task_type"),
         (["--align_nframe", "21"], "align_nframe"),
         (["--replicas", "0"], "--replicas"),

@@ -118,6 +118,7 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
     result = call(
         *("--synthetic", "2", "--seed-start", "10003", "--size", "160x160", "--json", str(out)),
         *("--variant", "worldstereo-camera", "--variant", "worldstereo-memory-dmd"),
+        *("--guidance", "1.5"),
     )
     assert result.exit_code == 0, result.output
     ((settings, work),) = calls
@@ -129,6 +130,7 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
     assert [scene["name"] for scene in report["scenes"]] == ["10003", "10004"]
     assert report["settings"]["size"] == [160, 160]
     assert report["settings"]["photographs"] == 0
+    assert report["settings"]["guidance"] == 1.5
     assert report["settings"]["shuffle_photographs"] is False
     assert report["settings"]["model"] == "worldstereo-tiny"
     assert result.stdout.startswith("2 scenes, 0 trajectories; 0 failures")
@@ -186,6 +188,14 @@ def test_scenes_are_submitted_together_and_their_failures_told(
         )
     assert reasons == {scene_folder.name: "out of memory"}
     assert stub.scenes["scene-0"].parameters.outputs == ("points",)
+
+
+def test_guidance_is_of_the_variants_that_have_it() -> None:
+    sampling = synthetic_evaluation.Sampling(8, steps=4, guidance=1.5)
+    sent = {v: sampling.parameters(f"worldstereo-{v}") for v in ("camera", "memory-dmd")}
+    assert [p["guidance_scale"] for p in sent.values()] == [1.5, None]
+    assert {p["num_inference_steps"] for p in sent.values()} == {4}
+    assert sent["camera"]["variant"] == "worldstereo-camera"
 
 
 def test_sizes_are_the_models() -> None:
