@@ -19,8 +19,8 @@ def commands(folder: Path) -> list[list[str]]:
     return [
         ["training.worlds", worlds],
         ["training.autoencoder", runs, worlds],
-        ["training.generator", runs, worlds, "camera"],
         ["training.generator", runs, worlds, "memory"],
+        ["training.generator", runs, worlds, "camera"],
         ["training.distil", runs, worlds],
         ["training.export", runs, str(folder / "worldstereo-tiny")],
         ["training.curves", runs],

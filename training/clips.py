@@ -4,7 +4,7 @@ Owns how a batch is put together: which path of which scene, what the memory hol
 frames of it become references (the product's own retrieval), and when a caption is dropped. The
 tensors are those that the transformer takes; a batch of B clips is a dictionary of
 
-    latents [B, z, F, h, w] float32, what is to be generated;
+    latents [B, z, F, h, w] float32, what is to be generated, and error_weights of the same shape;
     start [B, 4 + z, F, h, w], render_latent [B, z, F, h, w], render_mask [B, 1, F, H, W],
     camera_embedding [B, 6, F, H, W];
     text and negative [B, 512, text width]: caption and negative prompt; image [B, 257, width];
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from training.seed_tiny import BUNDLED
 from training.worlds import ALIGNED, HELD_OUT, VALIDATION, TrainingScene, bank_positions
@@ -41,6 +42,10 @@ from worldstereo.sampling.vae import KeyframeVAE
 FILE = "latents.pt"
 # Share of memories with photographs, and how many they have at most.
 PHOTOGRAPHED, MOST_PHOTOGRAPHS = 0.5, 6
+# An error that lies in a hole of the render counts so much more.
+HOLE_WEIGHT = 2.0
+# How much each channel of latents shows is measured on so many pictures, by errors of this size.
+PROBED, PROBE = 32, 0.3
 # Per scene, on the device; and what the references are chosen by, on the CPU.
 _TENSORS = ("holes", "world_from_pixel", "centers", "camera_qt", "bank_qt", "text", "image_tokens")
 _CHOICES = ("scores", "bank_w2c", "features", "qualities")
@@ -53,6 +58,7 @@ class Scenes:
         tensors: ``images`` and ``renders`` [S, P, F, z, h, w] bfloat16, normalised, and those of
             ``TrainingScene`` that clips are conditioned on, all on the device.
         choices: numpy arrays that references are chosen by.
+        channels: [z] how much an error of each channel shows in pictures, 1 on average.
         zero: [z, h, w] latents of a frame of zeros.
         negative: [512, text width] embedding of the negative prompt.
     """
@@ -64,6 +70,7 @@ class Scenes:
         self.choices: dict[str, np.ndarray] = {
             name: value.numpy() for name, value in stored["choices"].items()
         }
+        self.channels: Tensor = stored["channels"].to(device)
         self.zero: Tensor = stored["zero"].to(device)
         self.negative: Tensor = stored["negative"].to(device)
 
@@ -112,6 +119,7 @@ def encode_scenes(
     )
     return {
         "tensors": {name: torch.stack(found) for name, found in tensors.items()},
+        "channels": channel_weights(vae, tensors["images"][0].flatten(0, 1)[:PROBED].float()),
         "choices": {name: torch.stack(found) for name, found in choices.items()},
         "zero": vae.encode(torch.zeros(1, 3, 1, *size))[0, :, 0].cpu(),
         "negative": text.encode(negative_prompt)[0].half(),
@@ -124,6 +132,35 @@ def _latents(vae: KeyframeVAE, pictures: Tensor) -> Tensor:
     video = pictures.flatten(0, 1).to(vae.vae.device).permute(3, 0, 1, 2)[None] / 127.5 - 1
     latents = vae.encode(video)[0].transpose(0, 1)
     return latents.unflatten(0, (paths, frames)).bfloat16().cpu()
+
+
+@torch.no_grad()
+def channel_weights(vae: KeyframeVAE, latents: Tensor) -> Tensor:
+    """[z] on the CPU: squared error of pictures for an error in each channel, 1 on average.
+
+    Args:
+        vae: trained.
+        latents: [N, z, h, w] of some pictures.
+    """
+    random = torch.Generator().manual_seed(0)
+    exact, found = vae.decode(latents.transpose(0, 1)[None]), []
+    for channel in range(latents.shape[1]):
+        moved = latents.clone()
+        moved[:, channel] += PROBE * torch.randn(moved[:, channel].shape, generator=random)
+        found.append((vae.decode(moved.transpose(0, 1)[None]) - exact).square().mean())
+    weights = torch.stack(found).cpu()
+    return weights / weights.mean()
+
+
+def error_weights(render_mask: Tensor, channels: Tensor) -> Tensor:
+    """[B, z, F, h, w]: how much an error of each latent counts, 1 on average.
+
+    Args:
+        render_mask: [B, 1, F, 8 h, 8 w], 1 in holes.
+        channels: [z] how much each channel does.
+    """
+    holes = 1 + HOLE_WEIGHT * functional.avg_pool3d(render_mask, (1, 8, 8))
+    return holes / holes.mean() * channels.view(1, -1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -249,13 +286,15 @@ class Clips:
         start[:, MASK_CHANNELS:, 0] = latents[:, :, 0]
         holes = held["holes"][scene, path]
         directions, centers = held["world_from_pixel"][scene, path], held["centers"][scene, path]
+        mask = holes[:, None].float()
         negative = self.scenes.negative.float().expand(count, -1, -1)
         dropped = torch.rand(count, 1, 1, device=device) < self._drop_text
         drawn = {
             "latents": latents,
+            "error_weights": error_weights(mask, self.scenes.channels),
             "start": start,
             "render_latent": held["renders"][scene, path].transpose(1, 2).float(),
-            "render_mask": holes[:, None].float(),
+            "render_mask": mask,
             "camera_embedding": rays(directions, centers, *holes.shape[2:]),
             "text": torch.where(dropped, negative, held["text"][scene].float()),
             "negative": negative,

@@ -12,7 +12,7 @@ from typing import Any
 
 from training.run import LOG
 
-STAGES = ("vae", "camera", "memory", "dmd")
+STAGES = ("vae", "memory", "camera", "dmd")
 
 
 def read_curves(runs: Path) -> dict[str, list[dict[str, Any]]]:

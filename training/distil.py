@@ -23,7 +23,6 @@ from training.generator import (
     VALIDATED_REFERENCES,
     Validation,
     compile_blocks,
-    hole_weights,
     load_averaged,
     load_scenes,
     new_transformer,
@@ -98,7 +97,7 @@ def distillation_loss(
     wanted = (reached - noisy) / (end - start).view(-1, 1, 1, 1, 1)
     with precision(x.device):
         found = velocity(student, clips, noisy, start)
-    return ((found - wanted).square() * hole_weights(clips)).mean()
+    return ((found - wanted).square() * clips["error_weights"]).mean()
 
 
 def train(

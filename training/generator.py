@@ -1,11 +1,12 @@
-"""Stages ``camera`` and ``memory``: the transformer with its ControlNet, by flow matching.
+"""Stages ``memory`` and ``camera``: the transformer with its ControlNet, by flow matching.
 
-``python -m training.generator RUNS WORLDS camera`` trains backbone and ControlNet of the camera
-variant; ``... memory`` goes on from there with references. With noise n and latents x the model
+``python -m training.generator RUNS WORLDS memory`` trains the memory variant, ``... camera`` goes
+on from there without references, for the camera variant: what both have in common is learned once,
+and to find in a reference what a hole shows takes the longest. With noise n and latents x the model
 sees (1 - sigma) x + sigma n and is to say n - x; sigma is drawn uniformly and shifted as Wan's
 timesteps are. A caption is dropped for the negative prompt now and then, so that guidance has
-something to compare with. What lies in holes of the render counts more than what the render
-already shows.
+something to compare with. Errors count by how much they show in the picture, and more in holes of
+the render than where the render shows what is there.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from training.architecture import TINY, Architecture
 from training.autoencoder import trained_vae
 from training.clips import FILE, Chooser, Clips, Scenes, encode_scenes
+from training.patches import convolve_patches_as_products
 from training.run import Inputs, Rates, Run, averaged_weights, stage_arguments
 from worldstereo.config import ControlNetConfig, Variant
 from worldstereo.models.checkpoint import build_transformer
 from worldstereo.models.transformer import WorldStereoTransformer
 from worldstereo.sampling.vae import KeyframeVAE
 
-Stage = Literal["camera", "memory"]
+Stage = Literal["memory", "camera"]
 
 BATCH, RATES = 32, Rates(hidden=0.02, other=2e-3, decay=0.02)
 CONTROL = ("render_latent", "render_mask", "camera_embedding")
@@ -38,13 +39,12 @@ REFERENCE = ("reference_latent", "camera_qt", "camera_qt_ref")
 SHIFT, DROP_TEXT = 3.0, 0.1
 # How many references clips have, and the share of batches with so many: most memories give few.
 NO_REFERENCES = {0: 1.0}
-REFERENCES = {1: 0.15, 2: 0.25, 3: 0.2, 4: 0.2, 6: 0.1, 8: 0.1}
+REFERENCES = {1: 0.1, 2: 0.2, 3: 0.2, 4: 0.2, 6: 0.15, 8: 0.15}
 # Validation's clips have so many.
 VALIDATED_REFERENCES = 4
-# A latent that lies in a hole counts so much more.
-HOLE_WEIGHT = 2.0
 # Deviation of the noise that references get, at most: in use they are generated pictures.
 REFERENCE_NOISE = 0.2
+MINUTES: dict[Stage, float] = {"memory": 18, "camera": 5}
 LOG_EVERY, VALIDATE_EVERY, VALIDATED, VALIDATION_STEPS = 50, 2000, 16, 8
 
 
@@ -56,6 +56,7 @@ def new_transformer(
     variant: Variant = "worldstereo-camera" if stage == "camera" else "worldstereo-memory"
     controlnet = ControlNetConfig(**architecture.controlnet)
     model = build_transformer(variant, architecture.transformer, controlnet)
+    convolve_patches_as_products(model)
     for name, parameter in model.named_parameters():
         if name.endswith(("mask_zero_proj.weight", "camera_embedding.4.weight")):
             nn.init.zeros_(parameter)
@@ -64,10 +65,10 @@ def new_transformer(
 
 
 def load_averaged(model: WorldStereoTransformer, folder: Path) -> None:
-    """Fill a model with another stage's averaged weights, as far as that has them."""
+    """Fill a model with another stage's averaged weights, but for what the model has not."""
     missing, unexpected = model.load_state_dict(averaged_weights(folder), strict=False)
-    assert not unexpected, unexpected
-    assert all(name.startswith(("camera_embedding", "ref_index")) for name in missing), missing
+    assert not missing, missing
+    assert all(name.startswith(("camera_embedding", "ref_index")) for name in unexpected), missing
 
 
 def velocity(
@@ -93,12 +94,6 @@ def velocity(
     return found.float()
 
 
-def hole_weights(clips: Inputs) -> Tensor:
-    """[B, 1, F, h, w]: how much each latent counts, 1 on average."""
-    weights = 1 + HOLE_WEIGHT * functional.avg_pool3d(clips["render_mask"], (1, 8, 8))
-    return weights / weights.mean()
-
-
 def shifted(uniform: Tensor, shift: float = SHIFT) -> Tensor:
     """Noise levels of numbers in 0..1, as Wan shifts them."""
     return shift * uniform / (1 + (shift - 1) * uniform)
@@ -114,7 +109,7 @@ def flow_loss(model: WorldStereoTransformer, clips: Inputs) -> Tensor:
     noise, level = torch.randn_like(x), sigma.view(-1, 1, 1, 1, 1)
     with precision(x.device):
         found = velocity(model, disturbed(clips), (1 - level) * x + level * noise, sigma)
-    return ((found - (noise - x)).square() * hole_weights(clips)).mean()
+    return ((found - (noise - x)).square() * clips["error_weights"]).mean()
 
 
 def precision(device: torch.device) -> torch.autocast:
@@ -212,8 +207,8 @@ def train(
     """Train a stage; its folder in ``runs`` gets checkpoint and log."""
     scenes, held, vae = load_scenes(runs, worlds, architecture, device)
     model = new_transformer(architecture, stage)
-    if stage == "memory":
-        load_averaged(model, runs / "camera")
+    if stage == "camera":
+        load_averaged(model, runs / "memory")
     model.to(device)
     if compiled:
         compile_blocks(model)
@@ -233,14 +228,13 @@ def compile_blocks(model: WorldStereoTransformer) -> None:
 
 def main() -> None:
     """The command."""
-    parser = stage_arguments("training.generator", __doc__, minutes=8)
-    parser.add_argument("stage", choices=("camera", "memory"))
+    parser = stage_arguments("training.generator", __doc__, minutes=None)
+    parser.add_argument("stage", choices=("memory", "camera"))
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--plain", action="store_true", help="without torch.compile")
     a = parser.parse_args()
-    train(
-        a.runs, a.worlds, a.stage, a.minutes, device=a.device, batch=a.batch, compiled=not a.plain
-    )
+    minutes = a.minutes or MINUTES[a.stage]
+    train(a.runs, a.worlds, a.stage, minutes, device=a.device, batch=a.batch, compiled=not a.plain)
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def stage_arguments(module: str, description: str | None, minutes: float) -> ArgumentParser:
+def stage_arguments(module: str, description: str | None, minutes: float | None) -> ArgumentParser:
     """The arguments that all trained stages have; ``minutes`` is the default."""
     parser = ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("runs", type=Path, help="checkpoints and curves of all stages")

@@ -29,7 +29,7 @@ def runs(worlds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(generator, "VALIDATION_STEPS", 2)
         patch.setattr(autoencoder, "COUNTED", 64)
         autoencoder.train(folder, worlds, MINUTES, **small)  # type: ignore[arg-type]
-        for stage in ("camera", "memory"):
+        for stage in ("memory", "camera"):
             generator.train(folder, worlds, stage, MINUTES, compiled=False, **small)  # type: ignore[arg-type]
         distil.train(folder, worlds, MINUTES, compiled=False, **small)  # type: ignore[arg-type]
     return folder
@@ -44,7 +44,7 @@ def model(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_stage_leaves_its_curve(runs: Path) -> None:
     curves = read_curves(runs)
-    assert list(curves) == ["vae", "camera", "memory", "dmd"]
+    assert list(curves) == ["vae", "memory", "camera", "dmd"]
     for stage, lines in curves.items():
         assert any("loss" in line for line in lines), stage
         # How high depends on the machine's speed: a VAE that hardly learned decodes all alike.
@@ -55,7 +55,7 @@ def test_later_stages_begin_with_the_earlier_ones_weights(runs: Path) -> None:
     weights = {stage: averaged_weights(runs / stage) for stage in ("camera", "memory", "dmd")}
     name = "blocks.1.ffn.net.0.proj.weight"
     size = weights["camera"][name].std()
-    for before, after in (("camera", "memory"), ("memory", "dmd")):
+    for before, after in (("memory", "camera"), ("memory", "dmd")):
         moved = (weights[before][name] - weights[after][name]).abs().max()
         assert 0 < moved < 3 * size, (before, after)
 
@@ -98,8 +98,8 @@ def test_one_command_runs_the_stages_in_order(tmp_path: Path) -> None:
     assert [name.removeprefix("training.") for name in names] == [
         "worlds",
         "autoencoder",
-        "generator camera",
         "generator memory",
+        "generator camera",
         "distil",
         "export",
         "curves",

@@ -14,7 +14,9 @@ from torch import nn
 from training import distil, generator, run
 from training.architecture import MINIATURE
 from training.autoencoder import KeyframeNetwork, new_vae
+from training.clips import channel_weights, error_weights
 from training.muon import Muon, orthogonal
+from training.patches import PatchConvolution, convolve_patches_as_products
 from training.run import Inputs, Rates, Run, averaged_weights
 from worldstereo.sampling.vae import KeyframeVAE
 
@@ -146,13 +148,28 @@ def test_the_flat_network_is_the_vae_of_the_product() -> None:
     assert any(p.requires_grad for p in network.parameters())
 
 
+@pytest.mark.parametrize("kernel", [(1, 8, 8), (1, 2, 2), (2, 4, 2)])
+def test_patches_as_products_are_the_convolution(kernel: tuple[int, int, int]) -> None:
+    convolution = nn.Conv3d(7, 5, kernel, stride=kernel)
+    overlapping = nn.Conv3d(5, 3, 3, padding=1)
+    model = nn.Sequential(convolution, overlapping)
+    x = torch.randn(2, 7, 4, 16, 24)
+    wanted, names = model(x), list(model.state_dict())
+    convolve_patches_as_products(model)
+    assert isinstance(model[0], PatchConvolution)
+    assert model[1] is overlapping
+    assert list(model.state_dict()) == names
+    assert model[0].weight is convolution.weight
+    assert torch.allclose(model(x), wanted, atol=1e-5)
+
+
 def clips(count: int = 64) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     mask = torch.zeros(count, 1, 3, 16, 16)
     mask[:, :, :, :8] = 1
     return {
         "latents": torch.randn(count, 4, 3, 2, 2),
-        "render_mask": mask,
+        "error_weights": error_weights(mask, torch.ones(4)),
         "negative": torch.zeros(count, 1, 1),
     }
 
@@ -175,9 +192,27 @@ def test_what_is_learned_is_noise_less_latents(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_holes_count_more_and_the_mean_stays() -> None:
-    weights = generator.hole_weights(clips(2))
+    mask = torch.zeros(2, 1, 3, 16, 16)
+    mask[:, :, :, :8] = 1
+    channels = torch.tensor([0.5, 1.5])
+    weights = error_weights(mask, channels)
+    assert weights.shape == (2, 2, 3, 2, 2)
     assert weights.mean() == pytest.approx(1)
     assert torch.allclose(weights[:, :, :, 0] / weights[:, :, :, 1], torch.tensor(3.0))
+    assert torch.allclose(weights[:, 1] / weights[:, 0], torch.tensor(3.0))
+
+
+def test_channels_count_as_much_as_they_show() -> None:
+    class Picture:
+        """A picture that is twice the first channel and a tenth of the second."""
+
+        def decode(self, latents: torch.Tensor) -> torch.Tensor:
+            return 2 * latents[:, :1] + 0.1 * latents[:, 1:2]
+
+    weights = channel_weights(Picture(), torch.randn(32, 3, 8, 8))  # type: ignore[arg-type]
+    assert weights.mean() == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(0.0025, rel=0.2)
+    assert weights[2] == 0
 
 
 def test_the_student_takes_the_published_steps() -> None:
