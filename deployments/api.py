@@ -151,7 +151,7 @@ class Backend:
                 nframe=config.nframe,
                 sizes=list(config.scale_map),
                 num_inference_steps=published_steps(variant, config),
-                guidance_scale=published_guidance(variant),
+                guidance_scale=published_guidance(variant, config),
                 ready=ready.get(variant, False),
             )
             for variant, config in self.configs.items()

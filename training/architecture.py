@@ -21,16 +21,21 @@ class Architecture:
         transformer: arguments of the backbone.
         controlnet: ``controlnet_cfg`` of the variants.
         vae: arguments of ``AutoencoderKLWan``, without the statistics of its latents.
+        guidance: ``guidance_scale`` of the variants; None: that of the published runs.
     """
 
     transformer: Mapping[str, Any]
     controlnet: Mapping[str, Any]
     vae: Mapping[str, Any]
+    guidance: float | None = None
 
     @cached_property
     def variant(self) -> dict[str, Any]:
         """``config.json`` of every variant."""
-        return {**_VARIANT, "controlnet_cfg": dict(self.controlnet)}
+        own: dict[str, Any] = {"controlnet_cfg": dict(self.controlnet)}
+        if self.guidance is not None:
+            own["guidance_scale"] = self.guidance
+        return _VARIANT | own
 
 
 _VARIANT: dict[str, Any] = {
@@ -106,6 +111,8 @@ TINY = Architecture(
         "time_embed_dim": 160,
     },
     vae={**MINIATURE.vae, "base_dim": 24, "dim_mult": [1, 1, 2, 3]},
+    # Captions say little of what a hole shows: with guidance of 5 holes were 0.9 dB worse.
+    guidance=1.0,
 )
 SCHEDULER = {
     "num_train_timesteps": 1000,

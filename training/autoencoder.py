@@ -28,7 +28,7 @@ from worldstereo.sampling.vae import FrameConvolution, for_single_frames
 # Crops of pictures: with the same pixels in more steps, the network gets farther.
 BATCH, CROP, RATES = 64, 64, Rates(hidden=0.02, other=1e-3)
 # Weight of the Kullback-Leibler term; deviation of the noise on latents that are decoded.
-KL_WEIGHT, LATENT_NOISE = 1e-6, 0.02
+KL_WEIGHT, LATENT_NOISE = 1e-6, 0.05
 # Of each scene's pictures so many are renders.
 RENDER_SHARE = 0.25
 LOG_EVERY, VALIDATE_EVERY = 200, 2000

@@ -30,12 +30,13 @@ from training.generator import (
     velocity,
 )
 from training.run import Inputs, Rates, Run, stage_arguments
+from worldstereo.config import ModelConfig, published_guidance
 from worldstereo.models.transformer import WorldStereoTransformer
 from worldstereo.sampling.schedules import DistilledSchedule
 
 BATCH, RATES = 32, Rates(hidden=0.005, other=5e-4)
-# Steps of the teacher for one of the student's, and its guidance.
-TEACHER_STEPS, GUIDANCE = 6, 5.0
+# Steps of the teacher for one of the student's.
+TEACHER_STEPS = 6
 LOG_EVERY, VALIDATE_EVERY = 50, 500
 
 
@@ -54,7 +55,12 @@ def student_sigmas(architecture: Architecture) -> list[float]:
 
 @torch.no_grad()
 def guided_way(
-    teacher: WorldStereoTransformer, clips: Inputs, noisy: Tensor, start: Tensor, end: Tensor
+    teacher: WorldStereoTransformer,
+    clips: Inputs,
+    noisy: Tensor,
+    start: Tensor,
+    end: Tensor,
+    guidance: float,
 ) -> Tensor:
     """Where the teacher's guided flow takes latents [B, z, F, h, w] from one level to another.
 
@@ -64,6 +70,7 @@ def guided_way(
         noisy: at noise levels ``start`` [B].
         start: see there.
         end: noise levels [B] to go to.
+        guidance: of the teacher; up to 1: none, as in use.
     """
     x = noisy
     for number in range(TEACHER_STEPS):
@@ -71,14 +78,19 @@ def guided_way(
         following = start + (end - start) * ((number + 1) / TEACHER_STEPS)
         with precision(x.device):
             said = velocity(teacher, clips, x, now)
-            without = velocity(teacher, clips, x, now, clips["negative"])
-        guided = without + GUIDANCE * (said - without)
-        x = x + (following - now).view(-1, 1, 1, 1, 1) * guided
+            if guidance > 1:
+                without = velocity(teacher, clips, x, now, clips["negative"])
+                said = without + guidance * (said - without)
+        x = x + (following - now).view(-1, 1, 1, 1, 1) * said
     return x
 
 
 def distillation_loss(
-    student: WorldStereoTransformer, teacher: WorldStereoTransformer, sigmas: Tensor, clips: Inputs
+    student: WorldStereoTransformer,
+    teacher: WorldStereoTransformer,
+    sigmas: Tensor,
+    guidance: float,
+    clips: Inputs,
 ) -> Tensor:
     """Mean squared error of the student's velocity at random ones of its steps.
 
@@ -86,6 +98,7 @@ def distillation_loss(
         student: is trained.
         teacher: is not.
         sigmas: [steps + 1], the student's noise levels and the 0 behind them.
+        guidance: of the teacher.
         clips: a batch.
     """
     x = clips["latents"]
@@ -93,7 +106,7 @@ def distillation_loss(
     start, end = sigmas[step], sigmas[step + 1]
     level = start.view(-1, 1, 1, 1, 1)
     noisy = (1 - level) * x + level * torch.randn_like(x)
-    reached = guided_way(teacher, clips, noisy, start, end)
+    reached = guided_way(teacher, clips, noisy, start, end, guidance)
     wanted = (reached - noisy) / (end - start).view(-1, 1, 1, 1, 1)
     with precision(x.device):
         found = velocity(student, clips, noisy, start)
@@ -122,7 +135,9 @@ def train(
     levels = student_sigmas(architecture)
     sigmas = torch.tensor([*levels, 0.0], device=device)
     validation = Validation(held, student, vae, VALIDATED_REFERENCES)
-    loss = partial(distillation_loss, student, teacher, sigmas)
+    guidance = published_guidance("worldstereo-memory", ModelConfig(**architecture.variant))
+    assert guidance is not None
+    loss = partial(distillation_loss, student, teacher, sigmas, guidance)
     run = Run(runs / "dmd", student, loss, RATES, minutes)
     clips = Clips(scenes, student).drawn(batch, REFERENCES)
     scores = partial(validation.scores, levels)

@@ -85,6 +85,13 @@ class ModelConfig(BaseModel):
     )
     latent_cond_mode: LatentCondMode
     negative_prompt: str = ""
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="guidance where the caller names none; None, as in the released "
+        "configurations: that of the published runs",
+    )
     # The distilled variant alone needs these: see ``distillation``.
     dmd_start_steps: int | None = Field(default=None, ge=0)
     dmd_end_steps: int | None = Field(default=None, gt=0)
@@ -129,9 +136,11 @@ def published_steps(variant: Variant, config: ModelConfig) -> int:
     return config.distillation.steps if is_distilled(variant) else UNIPC_STEPS
 
 
-def published_guidance(variant: Variant) -> float | None:
+def published_guidance(variant: Variant, config: ModelConfig) -> float | None:
     """Guidance scale where the caller names none; None: the variant runs without guidance."""
-    return None if is_distilled(variant) else UNIPC_GUIDANCE
+    if is_distilled(variant):
+        return None
+    return UNIPC_GUIDANCE if config.guidance_scale is None else config.guidance_scale
 
 
 class ComputeOptions(BaseModel):

@@ -82,7 +82,9 @@ def test_published_defaults(
 ) -> None:
     model = load(variant)
     assert published_steps(variant, model.config) == steps
-    assert published_guidance(variant) == guidance
+    assert published_guidance(variant, model.config) == guidance
+    own = model.config.model_copy(update={"guidance_scale": 1.5})
+    assert published_guidance(variant, own) == (None if guidance is None else 1.5)
     # Stopped at the first step: the number is told when denoising starts.
     seen: list[Progress] = []
 

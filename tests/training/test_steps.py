@@ -219,8 +219,9 @@ def test_the_student_takes_the_published_steps() -> None:
     assert distil.student_sigmas(MINIATURE) == pytest.approx([1, 0.9375, 0.8333333, 0.625])
 
 
+@pytest.mark.parametrize(("guidance", "wanted"), [(5.0, 18.0), (1.0, 2.0), (0.0, 2.0)])
 def test_the_student_is_to_go_where_the_guided_teacher_goes(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, guidance: float, wanted: float
 ) -> None:
     given = clips()
 
@@ -231,7 +232,8 @@ def test_the_student_is_to_go_where_the_guided_teacher_goes(
 
     monkeypatch.setattr(distil, "velocity", constant)
     sigmas = torch.tensor([*distil.student_sigmas(MINIATURE), 0.0])
-    loss = partial(distil.distillation_loss, teacher=2.0, sigmas=sigmas, clips=given)
-    guided = -2.0 + distil.GUIDANCE * (2.0 - -2.0)
-    assert loss(guided) < 1e-8
-    assert loss(guided + 1) == pytest.approx(1, rel=1e-3)
+    loss = partial(
+        distil.distillation_loss, teacher=2.0, sigmas=sigmas, guidance=guidance, clips=given
+    )
+    assert loss(wanted) < 1e-8
+    assert loss(wanted + 1) == pytest.approx(1, rel=1e-3)

@@ -99,14 +99,14 @@ def denoising_steps(steps: int | None, variant: Variant, config: ModelConfig) ->
     return int(steps)
 
 
-def used_guidance(scale: float | None, variant: Variant) -> float | None:
+def used_guidance(scale: float | None, variant: Variant, config: ModelConfig) -> float | None:
     """The guidance scale, the published one for None; None where one pass a step is enough.
 
     Raises:
         ParameterError: out of range, or above 1 for the distilled variant.
     """
     if scale is None:
-        scale = published_guidance(variant)
+        scale = published_guidance(variant, config)
     elif not isinstance(scale, Real) or not 0 <= scale <= MAX_GUIDANCE:
         raise ParameterError(
             "a guidance scale out of range",

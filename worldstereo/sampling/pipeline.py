@@ -246,7 +246,7 @@ class WorldStereo:
         check_size(inputs, height, width)
         check_output_type(output_type)
         steps = denoising_steps(num_inference_steps, self.variant, self.config)
-        scale = used_guidance(guidance_scale, self.variant)
+        scale = used_guidance(guidance_scale, self.variant, self.config)
         text = one_prompt("prompt", prompt, prompt_embeds)
         default = self.config.negative_prompt
         negative = one_prompt("negative_prompt", negative_prompt, negative_prompt_embeds, default)
@@ -292,7 +292,7 @@ class WorldStereo:
         inputs = clip_inputs(clip, memory=uses_memory(self.variant))
         check_inputs(inputs, self._rules)
         steps = denoising_steps(num_inference_steps, self.variant, self.config)
-        scale = used_guidance(guidance_scale, self.variant)
+        scale = used_guidance(guidance_scale, self.variant, self.config)
         prompts = Prompts(clip.prompt, self.config.negative_prompt, None, scale)
         try:
             with self._forgetting_failures():
