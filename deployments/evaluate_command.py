@@ -55,7 +55,7 @@ GuidanceOption = Annotated[
     typer.Option(
         "--guidance",
         min=1,
-        help="Of the variants that have it; 1: none. Default: the published scale.",
+        help="Of the variants that have it; 1: none. Default: the model's own scale.",
     ),
 ]
 SizeOption = Annotated[

@@ -72,7 +72,7 @@ class Sampling:
     Attributes:
         align_nframe: frames of each clip that enter the memory.
         steps: denoising steps; None: the variant's published count.
-        guidance: of the variants that have it; None: the published scale.
+        guidance: of the variants that have it; None: the model's own scale.
     """
 
     align_nframe: int
@@ -115,7 +115,7 @@ def run_synthetic(
         model: a name or a YAML file, as of ``worldstereo run``.
         replicas: clips of a variant generated at once.
         steps: denoising steps; None: each variant's published count.
-        guidance: of the variants that have it; None: the published scale.
+        guidance: of the variants that have it; None: the model's own scale.
         size: ``HEIGHTxWIDTH`` of the scenes; None: the model's first working size.
         scenes: which are made of the worlds.
         keep: where ``scenes`` and ``results/<variant>`` stay; None: nowhere.

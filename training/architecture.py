@@ -111,7 +111,8 @@ TINY = Architecture(
         "time_embed_dim": 160,
     },
     vae={**MINIATURE.vae, "base_dim": 24, "dim_mult": [1, 1, 2, 3]},
-    # Captions say little of what a hole shows: with guidance of 5 holes were 0.9 dB worse.
+    # Captions say little of what a hole shows: with guidance of 5 the camera variant's holes were
+    # 0.9 dB worse.
     guidance=1.0,
 )
 SCHEDULER = {

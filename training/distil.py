@@ -1,11 +1,12 @@
 """Stage ``dmd``: four steps instead of forty, ``python -m training.distil RUNS WORLDS``.
 
 The student starts as the memory model. Of a noisy clip at one of its four noise levels the teacher,
-with guidance, makes the way to the next level in several steps; the student is to go there in one.
-So it learns the teacher's own flow, guidance included, as one round of progressive distillation
-does (Salimans and Ho 2022). Distribution matching, which the released variant was made with, needs
-a third network that follows the student's outputs; here a clip's conditions leave so little open
-that matching the flow step by step is enough, and it is stable within minutes.
+with the guidance it is used with, makes the way to the next level in several steps; the student is
+to go there in one. So it learns the teacher's own flow, guidance included, as one round of
+progressive distillation does (Salimans and Ho 2022). Distribution matching, which the released
+variant was made with, needs a third network that follows the student's outputs; here a clip's
+conditions leave so little open that matching the flow step by step is enough, and it is stable
+within minutes.
 """
 
 from __future__ import annotations

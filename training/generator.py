@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from training.architecture import TINY, Architecture
 from training.autoencoder import trained_vae
 from training.clips import FILE, Chooser, Clips, Scenes, encode_scenes
-from training.patches import convolve_patches_as_products
 from training.run import Inputs, Rates, Run, averaged_weights, stage_arguments
 from worldstereo.config import ControlNetConfig, Variant
 from worldstereo.models.checkpoint import build_transformer
@@ -56,7 +55,6 @@ def new_transformer(
     variant: Variant = "worldstereo-camera" if stage == "camera" else "worldstereo-memory"
     controlnet = ControlNetConfig(**architecture.controlnet)
     model = build_transformer(variant, architecture.transformer, controlnet)
-    convolve_patches_as_products(model)
     for name, parameter in model.named_parameters():
         if name.endswith(("mask_zero_proj.weight", "camera_embedding.4.weight")):
             nn.init.zeros_(parameter)
@@ -68,7 +66,9 @@ def load_averaged(model: WorldStereoTransformer, folder: Path) -> None:
     """Fill a model with another stage's averaged weights, but for what the model has not."""
     missing, unexpected = model.load_state_dict(averaged_weights(folder), strict=False)
     assert not missing, missing
-    assert all(name.startswith(("camera_embedding", "ref_index")) for name in unexpected), missing
+    assert all(name.startswith(("camera_embedding", "ref_index")) for name in unexpected), (
+        unexpected
+    )
 
 
 def velocity(
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--plain", action="store_true", help="without torch.compile")
     a = parser.parse_args()
-    minutes = a.minutes or MINUTES[a.stage]
+    minutes = MINUTES[a.stage] if a.minutes is None else a.minutes
     train(a.runs, a.worlds, a.stage, minutes, device=a.device, batch=a.batch, compiled=not a.plain)
 
 

@@ -270,7 +270,7 @@ def averaged_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def stage_arguments(module: str, description: str | None, minutes: float | None) -> ArgumentParser:
-    """The arguments that all trained stages have; ``minutes`` is the default."""
+    """The arguments that all trained stages have; ``minutes`` is the default, None: told later."""
     parser = ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("runs", type=Path, help="checkpoints and curves of all stages")
     parser.add_argument("worlds", type=Path, help="scenes of the stage worlds")

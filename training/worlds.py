@@ -91,7 +91,8 @@ class TrainingScene:
     def mirrored(self) -> TrainingScene:
         """The same scene with left and right exchanged: as true as the other, and another one.
 
-        Directions of the world change the sign of their x, columns of pictures their order.
+        Directions of the world change the sign of their x, columns of pictures their order. What
+        the frozen networks said of the pictures stays as it is.
         """
         width = self.images.shape[3]
         x = torch.tensor([-1.0, 1.0, 1.0])

@@ -42,6 +42,14 @@ def uses_memory(variant: Variant) -> bool:
     return variant != "worldstereo-camera"
 
 
+# Steps and guidance of the published runs of the variants that are not distilled.
+UNIPC_STEPS = 40
+UNIPC_GUIDANCE = 5.0
+# Bounds of what a caller may ask for.
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100
+
+
 class ControlNetConfig(BaseModel):
     """``controlnet_cfg`` of a published config.json; fields of other programs are ignored."""
 
@@ -88,7 +96,7 @@ class ModelConfig(BaseModel):
     guidance_scale: float | None = Field(
         default=None,
         ge=0,
-        le=100,
+        le=MAX_GUIDANCE,
         description="guidance where the caller names none; None, as in the released "
         "configurations: that of the published runs",
     )
@@ -116,14 +124,6 @@ class ModelConfig(BaseModel):
                 fix="use the config.json that was published with the checkpoint",
             )
         return Distillation(*values)
-
-
-# Steps and guidance of the published runs of the variants that are not distilled.
-UNIPC_STEPS = 40
-UNIPC_GUIDANCE = 5.0
-# Bounds of what a caller may ask for.
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100
 
 
 def is_distilled(variant: Variant) -> bool:
@@ -175,6 +175,6 @@ class SceneParameters(BaseModel):
         default=None, ge=1, le=MAX_STEPS, description="None: the variant's published count"
     )
     guidance_scale: float | None = Field(
-        default=None, ge=0, le=MAX_GUIDANCE, description="None: the variant's published scale"
+        default=None, ge=0, le=MAX_GUIDANCE, description="None: the model's own scale"
     )
     renderer: Literal["torch", "pytorch3d"] = "torch"

@@ -122,7 +122,7 @@ Guidance = Annotated[
     float | None,
     typer.Option(
         "--guidance",
-        help="Classifier-free guidance; 1: none. Default: the variant's published scale.",
+        help="Classifier-free guidance; 1: none. Default: the model's own scale.",
     ),
 ]
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.training.conftest import SEED, SIZE
 from training.architecture import MINIATURE
-from training.clips import Choice, Chooser, Clips, Scenes
+from training.clips import Choice, Chooser, Clips, Scenes, error_weights
 from training.generator import new_transformer, velocity
 from training.worlds import ALIGNED, KEYFRAMES, TrainingScene, bank_positions
 from worldstereo.config import SceneParameters
@@ -106,6 +106,20 @@ def test_tensors_are_those_of_the_product(
     assert torch.equal(found["render_mask"][0, 0] > 0, scene.holes[2])
     assert torch.equal(found["camera_qt"][0], scene.camera_qt[2])
     assert torch.equal(found["camera_qt_ref"][0], scene.bank_qt[2, [0, 3]])
+
+
+def test_every_scene_is_there_mirrored_too(
+    scenes: Scenes, scene: TrainingScene, vae: KeyframeVAE, model: WorldStereoTransformer
+) -> None:
+    assert len(scenes) == 2
+    choice = Choice(np.array([1]), np.array([2]), np.zeros((1, 0)), np.zeros((1, 0)))
+    found = Clips(scenes, model).batch(choice)
+    video = scene.mirrored().images[2].permute(3, 0, 1, 2)[None] / 127.5 - 1
+    assert torch.allclose(found["latents"], vae.encode(video), atol=0.02, rtol=0.01)
+    holes = scene.holes[2].flip(2)
+    assert torch.equal(found["render_mask"][0, 0] > 0, holes)
+    wanted = error_weights(holes[None, None].float(), scenes.channels)
+    assert torch.equal(found["error_weights"], wanted)
 
 
 def test_clips_of_a_batch_keep_their_own_places(

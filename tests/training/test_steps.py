@@ -16,7 +16,6 @@ from training.architecture import MINIATURE
 from training.autoencoder import KeyframeNetwork, new_vae
 from training.clips import channel_weights, error_weights
 from training.muon import Muon, orthogonal
-from training.patches import PatchConvolution, convolve_patches_as_products
 from training.run import Inputs, Rates, Run, averaged_weights
 from worldstereo.sampling.vae import KeyframeVAE
 
@@ -146,21 +145,6 @@ def test_the_flat_network_is_the_vae_of_the_product() -> None:
         again = stored.decode(latents.transpose(0, 1)[None])[0].transpose(0, 1)
     assert torch.allclose(again, decoded.clamp(-1, 1), atol=1e-4)
     assert any(p.requires_grad for p in network.parameters())
-
-
-@pytest.mark.parametrize("kernel", [(1, 8, 8), (1, 2, 2), (2, 4, 2)])
-def test_patches_as_products_are_the_convolution(kernel: tuple[int, int, int]) -> None:
-    convolution = nn.Conv3d(7, 5, kernel, stride=kernel)
-    overlapping = nn.Conv3d(5, 3, 3, padding=1)
-    model = nn.Sequential(convolution, overlapping)
-    x = torch.randn(2, 7, 4, 16, 24)
-    wanted, names = model(x), list(model.state_dict())
-    convolve_patches_as_products(model)
-    assert isinstance(model[0], PatchConvolution)
-    assert model[1] is overlapping
-    assert list(model.state_dict()) == names
-    assert model[0].weight is convolution.weight
-    assert torch.allclose(model(x), wanted, atol=1e-5)
 
 
 def clips(count: int = 64) -> dict[str, torch.Tensor]:

@@ -100,7 +100,7 @@ def denoising_steps(steps: int | None, variant: Variant, config: ModelConfig) ->
 
 
 def used_guidance(scale: float | None, variant: Variant, config: ModelConfig) -> float | None:
-    """The guidance scale, the published one for None; None where one pass a step is enough.
+    """The guidance scale, the model's own for None; None where one pass a step is enough.
 
     Raises:
         ParameterError: out of range, or above 1 for the distilled variant.

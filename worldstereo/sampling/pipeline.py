@@ -228,8 +228,8 @@ class WorldStereo:
             negative_prompt: likewise; config.json's by default, used with guidance only.
             height: where given, it must be the render's; ``width`` likewise.
             num_inference_steps: None: the published number, 40, or 4 for the distilled variant.
-            guidance_scale: None: the published one, 5. Up to 1, and with the distilled variant
-                always, there is one pass a step without guidance.
+            guidance_scale: None: the model's own, 5 as published. Up to 1, and with the distilled
+                variant always, there is one pass a step without guidance.
             generator: for the noise, advanced by one draw; or ``latents`` [1, 16, F, h, w].
             image_embeds: [1, 257, image_dim], instead of encoding the start frame.
             output_type: see :class:`WorldStereoOutput`.
