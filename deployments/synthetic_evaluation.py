@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,7 @@ def run_synthetic(
         return evaluate_synthetic(
             [make_world(seed) for seed in seeds],
             generate,
-            lambda world, folder: scenes.write(world, folder, (height, width)),
+            partial(scenes.write, size=(height, width)),
             settings,
             kept or work,
             told={

@@ -41,6 +41,7 @@ from worldstereo.types import Bool, UInt8
 Generate = Callable[[Sequence[Path], str, Path], Mapping[str, str]]
 # A kind of world: its writer makes a scene folder of it in a folder, and returns the scene's.
 AnyWorld = TypeVar("AnyWorld", bound=World)
+Made = TypeVar("Made")
 
 # Methods of the report that are not generated.
 RENDER, EXACT, START_POINTS = "point render", "exact pictures", "points of the start image"
@@ -99,17 +100,18 @@ def evaluate_synthetic(
         work: an empty folder for scenes and results; the caller removes it.
         told: further JSON values for the report's settings, such as the model's name.
         on_scene: called with each scene's name when it is scored.
-        processes: that score scenes, each one at a time; 1: this one.
+        processes: that make and score scenes, each one at a time; 1: this one. With more,
+            ``write_scene`` is pickled.
     """
     scenes = work / "scenes"
     scenes.mkdir()
-    folders = [write_scene(world, scenes) for world in worlds]
+    folders = list(_each(write_scene, processes, worlds, [scenes] * len(worlds)))
     reasons = {}
     for variant in settings.variants:
         reasons[variant] = generate(folders, variant, work / "results" / variant)
     score = partial(_scored, settings=settings, root=work / "results", reasons=reasons)
     reports = []
-    for report in _each(score, worlds, folders, processes):
+    for report in _each(score, processes, worlds, folders):
         reports.append(report)
         on_scene(report.name)
     return make_report(
@@ -128,19 +130,16 @@ def evaluate_synthetic(
 
 
 def _each(
-    score: Callable[[World, Path], SceneReport],
-    worlds: Sequence[World],
-    folders: Sequence[Path],
-    processes: int,
-) -> Iterator[SceneReport]:
-    """The scenes' reports in order; scenes differ much, so that each is given out by itself."""
+    function: Callable[..., Made], processes: int, *arguments: Sequence[Any]
+) -> Iterator[Made]:
+    """What a function returns for each scene, in order, as soon as it is there."""
     if processes == 1:
-        yield from map(score, worlds, folders)
+        yield from map(function, *arguments)
         return
     # Spawned: a forked process would have this one's threads' locks, but not its threads.
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
-        yield from pool.map(score, worlds, folders)
+        yield from pool.map(function, *arguments)
 
 
 def _scored(
