@@ -124,12 +124,15 @@ class BoxWorld:
         images, depths = render(wanted, seed=self.seed)
         return SimpleNamespace(images=images, depths=depths)
 
-    def visible_cloud(self, wanted: Cameras) -> PointCloud:
+    def visible_points(self, wanted: Cameras) -> Float32:
         from worldstereo.evaluation.visibility import views_of
 
         views = views_of(wanted, _depths(wanted))
         every = [view.points(*np.nonzero(view.depth > 0)) for view in views]
-        points = np.concatenate(every)[::7].astype(np.float32)
+        return np.concatenate(every)[::7].astype(np.float32)
+
+    def visible_cloud(self, wanted: Cameras) -> PointCloud:
+        points = self.visible_points(wanted)
         return PointCloud(points, np.full(points.shape, 128, dtype=np.uint8))
 
 

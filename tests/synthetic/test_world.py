@@ -214,6 +214,7 @@ def test_the_visible_cloud_is_what_cameras_see(kind: Kind) -> None:
     ]
     assert len(cloud) == (np.concatenate(distance) <= made.layout.reach).sum()
     assert len(cloud) > 0.5 * views.depths.size
+    np.testing.assert_array_equal(made.visible_points(cameras), cloud.points)
     assert np.abs(made.clearance(cloud.points.astype(np.float64))).max() < 1e-4
 
 

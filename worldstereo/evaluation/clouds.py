@@ -190,10 +190,12 @@ def thinned(points: Float64, side: float) -> Float64:
     if side == 0 or len(points) == 0:
         return points
     cells = np.floor(points / side).astype(np.int64)
-    _, group, count = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    group = group.reshape(-1)
-    sums = [np.bincount(group, weights=axis, minlength=len(count)) for axis in points.T]
-    return np.asarray(np.stack(sums, axis=-1) / count[:, None])
+    # By x, then y, then z; several times faster than np.unique of rows.
+    order = np.lexsort(cells.T[::-1])
+    cells, points = cells[order], points[order]
+    begins = np.flatnonzero(np.r_[True, (cells[1:] != cells[:-1]).any(axis=1)])
+    count = np.diff(np.r_[begins, len(points)])
+    return np.asarray(np.add.reduceat(points, begins) / count[:, None])
 
 
 def visible_points(

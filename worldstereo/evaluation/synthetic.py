@@ -309,11 +309,11 @@ def _reconstruction(
     """The fused clouds, and the start image's own points, against what the cameras see."""
     if not results.clouds:
         return {}
-    true = world.visible_cloud(truth.every_camera()).points
+    true = world.visible_points(truth.every_camera())
     clouds = {
         variant: truth.in_world(read_ply(path).points) for variant, path in results.clouds.items()
     }
-    clouds[START_POINTS] = world.visible_cloud(truth.start).points.astype(np.float64)
+    clouds[START_POINTS] = world.visible_points(truth.start).astype(np.float64)
     return {
         name: cloud_scores(
             points,

@@ -24,7 +24,6 @@ from worldstereo.types import (
     Bool,
     Cameras,
     Float32,
-    PointCloud,
     SceneInput,
     UInt8,
     concatenate_cameras,
@@ -71,8 +70,8 @@ class World(Protocol):
         """Exact views of cameras in the world."""
         ...
 
-    def visible_cloud(self, cameras: Cameras) -> PointCloud:
-        """Points of the surfaces that at least one of the cameras sees."""
+    def visible_points(self, cameras: Cameras) -> Float32:
+        """Points [P, 3] of the surfaces that at least one of the cameras sees."""
         ...
 
 

@@ -16,7 +16,7 @@ from worldstereo.synthetic.layout import Part, Piece
 from worldstereo.synthetic.raycast import RayCaster
 from worldstereo.synthetic.solids import Axes, signed_distance, taken
 from worldstereo.synthetic.surface import Surface
-from worldstereo.types import Cameras, Float32, PointCloud, UInt8
+from worldstereo.types import Bool, Cameras, Float32, PointCloud, UInt8
 
 # A surface counts where this far above it, in metres, it is free.
 FREE = 2e-3
@@ -68,6 +68,18 @@ def seen_cloud(images: UInt8, depths: Float32, cameras: Cameras, reach: float) -
         cameras: F cameras that took them.
         reach: points farther than this from the world's origin are left out.
     """
+    points, near = _unprojected(depths, cameras, reach)
+    return PointCloud(points[near], images.reshape(-1, 3)[near])
+
+
+def seen_points(depths: Float32, cameras: Cameras, reach: float) -> Float32:
+    """The points [P, 3] of ``seen_cloud``."""
+    points, near = _unprojected(depths, cameras, reach)
+    return points[near]
+
+
+def _unprojected(depths: Float32, cameras: Cameras, reach: float) -> tuple[Float32, Bool]:
+    """A point [P, 3] of every pixel, and which of them are within reach."""
     v, u = torch.meshgrid(
         torch.arange(cameras.height) + 0.5, torch.arange(cameras.width) + 0.5, indexing="ij"
     )
@@ -84,8 +96,7 @@ def seen_cloud(images: UInt8, depths: Float32, cameras: Cameras, reach: float) -
         )
     ]
     joined = torch.cat(points).numpy()
-    near = np.sqrt((joined**2).sum(axis=-1)) <= reach
-    return PointCloud(joined[near].astype(np.float32), images.reshape(-1, 3)[near])
+    return joined.astype(np.float32), np.sqrt((joined**2).sum(axis=-1)) <= reach
 
 
 def _area(part: Part, reach: float) -> float:

@@ -21,7 +21,7 @@ from worldstereo.errors import ParameterError
 from worldstereo.geometry.camera_path import CameraPath, Float64, StartPose
 from worldstereo.geometry.trajectories import FRAMES
 from worldstereo.synthetic.captions import caption_of
-from worldstereo.synthetic.cloud import sampled_cloud, seen_cloud
+from worldstereo.synthetic.cloud import sampled_cloud, seen_cloud, seen_points
 from worldstereo.synthetic.draw import Draw
 from worldstereo.synthetic.layout import Layout
 from worldstereo.synthetic.object_scenes import objects_scene
@@ -171,6 +171,11 @@ class SyntheticWorld:
         """What cameras see: their pixels unprojected with exact depth, within reach."""
         views = self.render(cameras)
         return seen_cloud(views.images, views.depths, cameras, self.layout.reach)
+
+    def visible_points(self, cameras: Cameras) -> Float32:
+        """The points [P, 3] of ``visible_cloud``, without the light that its colours need."""
+        depths, _ = self._caster("cpu").depths(cameras)
+        return seen_points(depths.numpy(), cameras, self.layout.reach)
 
     @cached_property
     def exposure(self) -> float:
