@@ -1,10 +1,12 @@
-"""Write a model with seeded weights: ``python -m training.seed_tiny [FOLDER]``.
+"""Write a model with seeded weights: ``python -m training.seed_tiny FOLDER``.
 
 It has the published layout (a base model folder, one folder a variant, DINOv2
 beside them) and the real classes at a tiny size, so it is loaded by the code that loads the
 released checkpoints. Its weights are seeded, not trained: what it draws means nothing, but every
-shape, range and code path is real. Each weight is a function of its name and shape alone
-(numpy's frozen ``RandomState``), so the command writes the same bytes every time.
+shape, range and code path is real, which is enough for most tests. Each weight is a function of
+its name and shape alone (numpy's frozen ``RandomState``), so the command writes the same bytes
+every time. The bundled model has its text encoder, CLIP vision model and DINOv2 from here, which
+nothing trains; the rest of it is trained (``training/README.md``).
 """
 
 from __future__ import annotations
@@ -189,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.seed_tiny", description="Write a model with seeded weights."
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=BUNDLED)
+    parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
     write_model(folder)
     for path in files_of(folder):

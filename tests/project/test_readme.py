@@ -2,7 +2,8 @@
 
 A fenced block in ``python`` or ``bash`` is run unless the line before it is an HTML comment that
 begins with ``not run:`` and says why. A server answers at an address of its own, which takes the
-place of the README's.
+place of the README's, with the smallest model there is; the engine's own block runs the bundled
+one.
 """
 
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.table import DOCUMENTS, README, with_table
+from tests.miniature import miniature
 
 # In one process where the suite runs in several: its server starts once.
 pytestmark = pytest.mark.xdist_group("readme")
@@ -39,9 +41,13 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of `worldstereo serve` with the bundled model."""
-    data = tmp_path_factory.mktemp("served") / "data"
-    command = ["worldstereo", "serve", "--port", "0", "--data", str(data)]
+    """Address of `worldstereo serve`."""
+    folder = tmp_path_factory.mktemp("served")
+    model = folder / "miniature.yaml"
+    tiny = (ROOT / "configs" / "models" / "worldstereo-tiny.yaml").read_text()
+    model.write_text(tiny.replace("worldstereo-tiny", miniature()))
+    options = ("--port", "0", "--data", str(folder / "data"), "--model", str(model))
+    command = ["worldstereo", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         assert server.stdout is not None
         line = server.stdout.readline()
