@@ -1,4 +1,4 @@
-"""Tables of measurements in the README and docs/performance.md, made from benchmarks/results.
+"""Tables of measurements in the README and in docs, made from benchmarks/results.
 
 ``python -m benchmarks.table`` rewrites what stands between two markers in each of them.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- measurements -->", "<!-- end of measurements -->"
+MEASUREMENTS, TINY_MODEL = "measurements", "tiny model"
 GB = 1e9
 EIGHT = "memory, 8 references"
 
@@ -320,14 +321,54 @@ PERFORMANCE_ROWS: list[tuple[str, Callable[[Result], Rows]]] = [
     ("service", _service),
     ("recovery", _recovery),
 ]
-DOCUMENTS = {README: README_ROWS, PERFORMANCE: PERFORMANCE_ROWS}
+# What the bundled model did: what a row is called, the report, and its method there; None: the best
+# in-painting.
+TINY_ROWS: list[tuple[str, str, str | None]] = [
+    ("point render", "tiny_model", "point render"),
+    ("the best trivial in-painting of it", "tiny_model", None),
+    ("camera, 40 steps", "tiny_model", "worldstereo-camera"),
+    ("memory, 40 steps", "tiny_model", "worldstereo-memory"),
+    ("memory-dmd, 4 steps", "tiny_model", "worldstereo-memory-dmd"),
+    (
+        "the same, photographs of another world in its memory",
+        "tiny_model_shuffled",
+        "worldstereo-memory-dmd",
+    ),
+]
+PERCENT = 1.0
 
 
-def table(document: Path) -> str:
-    """The table of a document as Markdown."""
+def tiny_table() -> str:
+    """What the bundled model does on held-out worlds, as Markdown."""
+    head = ["PSNR", "in holes", "in holes that a reference sees", "SSIM in holes"]
+    head += ["consistency in holes", "F1 at 1 %"]
+    scenes = _result("tiny_model")["scenes"]
+    clips = sum(len(scene["clips"]) for scene in scenes)
+    what = f"{len(scenes)} held-out worlds, {clips} trajectories"
+    lines = [f"| {what} | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]
+    for label, name, method in TINY_ROWS:
+        result = _result(name)
+        means = result["means"][method or result["best_inpainting"]]
+        cloud = [at["f1"] for at in means["reconstruction"] if at["threshold"] == PERCENT]
+        values = [means["psnr"][mask] for mask in ("overall", "holes", "seen holes")]
+        cells = [f"{value:.2f}" for value in values] + [f"{means['ssim']['holes']:.3f}"]
+        consistent = means["consistency_psnr_on_holes"]
+        cells.append("" if consistent is None else f"{consistent:.2f}")
+        cells.append(f"{cloud[0]:.3f}" if cloud else "")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _result(name: str) -> Result:
+    result: Result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return result
+
+
+def measurements(rows_of: list[tuple[str, Callable[[Result], Rows]]]) -> str:
+    """Rows of several results as Markdown."""
     lines = ["| what | measured | on |", "|---|---|---|"]
-    for name, rows in DOCUMENTS[document]:
-        result = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    for name, rows in rows_of:
+        result = _result(name)
         hardware = result["environment"]["hardware"]
         on_cpu = result.get("device", "cpu") == "cpu" and not hardware["gpus"]
         place = f"{hardware['cores']} CPU cores" if on_cpu else hardware["gpus"][0]
@@ -335,11 +376,22 @@ def table(document: Path) -> str:
     return "\n".join(lines)
 
 
+# What stands between which markers of which document.
+DOCUMENTS: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {MEASUREMENTS: partial(measurements, README_ROWS), TINY_MODEL: tiny_table},
+    PERFORMANCE: {MEASUREMENTS: partial(measurements, PERFORMANCE_ROWS)},
+}
+
+
 def with_table(document: Path) -> str:
-    """A document's text with the table between its markers."""
-    before, _, rest = document.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table(document)}\n{END}{after}"
+    """A document's text with its tables between their markers."""
+    text = document.read_text()
+    for name, table in DOCUMENTS[document].items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{table()}\n{end}{after}"
+    return text
 
 
 if __name__ == "__main__":
