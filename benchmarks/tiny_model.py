@@ -46,7 +46,16 @@ def merged(reports: Sequence[Report]) -> Report:
     whole = [found[seed] for seed in sorted(found) if set(variants) <= _variants(found[seed])]
     settings = {**shared[0], "variants": variants, "seeds": [scene.seed for scene in whole]}
     methods = (RENDER, *FILLS, *variants, START_POINTS, EXACT)
-    return make_report("synthetic", settings, methods, whole, fills=tuple(FILLS))
+    report = make_report("synthetic", settings, methods, whole, fills=tuple(FILLS))
+    return report.model_copy(update={"versions": _versions(reports)})
+
+
+def _versions(reports: Sequence[Report]) -> dict[str, str]:
+    """Those that measured, not those that put together: all, where machines differed."""
+    return {
+        package: ", ".join(dict.fromkeys(report.versions[package] for report in reports))
+        for package in reports[0].versions
+    }
 
 
 def _shared(report: Report) -> dict[str, object]:

@@ -54,6 +54,12 @@ def test_variants_that_were_run_apart_come_together(whole: Report) -> None:
         assert means.auc == pytest.approx(whole.means[name].auc, abs=1e-5)
 
 
+def test_versions_are_those_that_measured(whole: Report) -> None:
+    other = whole.model_copy(update={"versions": {**whole.versions, "torch": "1.0"}})
+    assert merged([other]).versions["torch"] == "1.0"
+    assert merged([whole, other]).versions["torch"] == f"{whole.versions['torch']}, 1.0"
+
+
 def test_a_scene_without_a_variant_is_left_out(whole: Report) -> None:
     rest = part(whole, set(whole.settings["variants"]) - {CAMERA})
     fewer = rest.model_copy(update={"scenes": rest.scenes[:3]})
