@@ -20,6 +20,7 @@ LONG_STEP_S = 0.4
 STEPS = 4
 # In a prompt, before the path of a file.
 BREAKS_WHILE = "this clip breaks the engine while there is "
+WAITS_WHILE = "this clip waits while there is "
 
 
 class FakeEngine:
@@ -36,15 +37,21 @@ class FakeEngine:
         tell = on_stage or (lambda progress: None)
         steps = num_inference_steps or STEPS
         tell(Progress("encode"))
-        reason = clip.prompt.partition(BREAKS_WHILE)[2]
-        if reason and Path(reason).exists():
+        if _names_a_file(clip.prompt, BREAKS_WHILE):
             raise RuntimeError("the engine broke")
+        while _names_a_file(clip.prompt, WAITS_WHILE):
+            time.sleep(STEP_S)
         tell(Progress("denoise", 0, steps))
         for step in range(1, steps + 1):
             time.sleep(LONG_STEP_S if steps > STEPS else STEP_S)
             tell(Progress("denoise", step, steps))
         tell(Progress("decode"))
         return fake_frames(clip)
+
+
+def _names_a_file(prompt: str, before: str) -> bool:
+    path = prompt.partition(before)[2]
+    return bool(path) and Path(path).exists()
 
 
 def fake_frames(clip: Clip) -> UInt8:
