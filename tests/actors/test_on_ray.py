@@ -87,7 +87,7 @@ def processes_of(cluster: LocalCluster, actor: str) -> list[int]:
 
 
 async def wait_until_none_is_left(cluster: LocalCluster) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while processes_of(cluster, "ModelWorker"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -251,7 +251,7 @@ async def test_a_memory_bank_comes_back_from_disk(
             await bank.wanted("later")
 
     # Ray ends the process in its own time; a call that is there first is answered.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert is_gone_for_good(await failure_of(ask_again()))
 
 

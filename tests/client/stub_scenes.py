@@ -38,13 +38,18 @@ class StubScene:
     depth_unit: bytes | None
     created: float
     tick_s: float
+    by_looks: bool
+    looks: int = 0
     stopped_at: int | None = None
 
     def visible(self) -> list[Event]:
+        if self.by_looks:
+            return self.script[: self.looks]
         count = int((time.monotonic() - self.created) / self.tick_s) + 1 if self.tick_s else 10**9
         return self.script[:count]
 
     def snapshot(self) -> Scene:
+        self.looks += 1
         status, states, steps = SceneStatus.QUEUED, {}, {}
         failed = None
         for event in self.visible():

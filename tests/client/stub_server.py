@@ -65,6 +65,7 @@ class Stub:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.script: Callable[[], list[Event]] = completed_script
         self.tick_s = 0.0
+        self.by_looks = False  # a scene goes on by an event each time that it is looked at
         self.heartbeat_s = 0.05
         self.ready = True
         self.url = ""
@@ -188,6 +189,7 @@ def build_app(stub: Stub) -> ASGIApp:
             depth_unit=beside.get("depth_unit"),
             created=time.monotonic(),
             tick_s=stub.tick_s,
+            by_looks=stub.by_looks,
         )
         stub.scenes[scene.id] = scene
         stub.keys[key] = (scene.id, body_hash)

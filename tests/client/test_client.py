@@ -294,7 +294,7 @@ def test_nobody_there() -> None:
 
 def test_a_server_that_does_not_answer(stub: Stub, scene_folder: Path) -> None:
     stub.script, stub.heartbeat_s = queued_script, 30.0
-    with Client(stub.url, timeout_s=0.2, retries=RetryPolicy(attempts=1)) as client:
+    with Client(stub.url, retries=RetryPolicy(attempts=1)) as client:
         job = client.scenes.submit(scene_folder)
         stub.fail_next("GET", job.id, cut_after=0)
         with pytest.raises(errors.ServerUnreachable, match="connection was lost"):

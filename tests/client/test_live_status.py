@@ -30,8 +30,8 @@ QUICK = ("--watch", "--interval", "0.05")
 
 @pytest.fixture
 def scene(stub: Stub, scene_folder: Path) -> str:
-    """A scene that goes on by an event each 60 ms, from when it is submitted."""
-    stub.tick_s = 0.06
+    """A scene that goes on by an event with each look at it."""
+    stub.by_looks = True
     assert call("submit", scene_folder, url=stub.url).exit_code == 0
     return "scene-0"
 
@@ -85,13 +85,19 @@ def test_one_that_is_cancelled_meanwhile_sets_the_code(
 ) -> None:
     stub.script = queued_script
     call("submit", scene_folder, "--seed", "2", url=stub.url)
-    timer = threading.Timer(0.3, lambda: call("cancel", "scene-1", url=stub.url))
-    timer.start()
+
+    def cancel() -> None:
+        while len(stub.seen("GET", "/v1/scenes")) < 2:  # it is followed
+            time.sleep(0.01)
+        call("cancel", "scene-1", url=stub.url)
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
     try:
         # Only scenes in progress are listed: the cancelled one leaves the list and is asked for.
         result = call("status", "--state", "queued", *QUICK, url=stub.url)
     finally:
-        timer.join()
+        cancelling.join()
     assert result.exit_code == 4, result.output
 
 

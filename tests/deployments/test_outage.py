@@ -29,7 +29,7 @@ from tests.deployments.postgresql import PostgresqlServer
 from worldstereo.config import ModelConfig
 
 # An outage lasts several leases, and longer than whatever waits between two tries.
-LEASE_S, AWAY_S = 0.6, 2.5
+LEASE_S, AWAY_S = 1.5, 4.0
 SETTINGS = OrchestratorSettings(lease_s=LEASE_S, poll_interval_s=0.1, beat_timeout_s=30)
 SLOW: Script = [*(Advanced("denoise", step, 60) for step in range(60)), Committed(first=True)]
 
@@ -115,15 +115,21 @@ def store(away: Any) -> Iterator[Store]:
 
 
 @pytest.fixture
+def replicas() -> FakeReplicas:
+    made = FakeReplicas(4, {name: [SLOW] for name in PLAN})
+    made.step_s = 0.02
+    return made
+
+
+@pytest.fixture
 async def orchestrators(
     away: Any,
     store: Store,
+    replicas: FakeReplicas,
     tmp_path: Path,
     tiny_config: ModelConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Orchestrators]:
-    replicas = FakeReplicas(4, {name: [SLOW] for name in PLAN})
-    replicas.step_s = 0.02
     cluster = Cluster(replicas)
     monkeypatch.setattr(orchestrator, "SceneBank", cluster)
     made = Orchestrators(away.url, tmp_path, cluster, SETTINGS, tiny_config)
@@ -179,6 +185,7 @@ def test_a_write_that_changes_nothing_does_not_end_the_outage(tmp_path: Path) ->
 async def test_a_scene_survives_the_outage_of_its_store(
     away: Any,
     store: Store,
+    replicas: FakeReplicas,
     orchestrators: Orchestrators,
     http: httpx.AsyncClient,
     kitchen_zip: bytes,
@@ -189,13 +196,17 @@ async def test_a_scene_survives_the_outage_of_its_store(
     listening = asyncio.create_task(listen(EventFeed(store, poll_s=0.02, heartbeat_s=0.2), heard))
     # The second one finds nothing to take over: who had the scene before the outage keeps it.
     async with orchestrators.started() as first, orchestrators.started() as second:
-        while len(heard) < 20:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(60):
+            while len(heard) < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         served, idle = (first, second) if first._tasks else (second, first)
         caplog.clear()
+        replicas.step_s = 0.5  # the scene lasts until the outage is noticed
         await asyncio.to_thread(away.begin)
-        while not served._store.outage.lasts:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(60):
+            while not served._store.outage.lasts:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        replicas.step_s = 0.02
         task = served._tasks["one"]
         await check_http_while_away(http, kitchen_zip, away)
         await asyncio.sleep(AWAY_S)
@@ -205,8 +216,8 @@ async def test_a_scene_survives_the_outage_of_its_store(
         await asyncio.to_thread(away.end)
         async with asyncio.timeout(60):
             await listening
-        while served._tasks:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+            while served._tasks:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         assert not idle._tasks
     assert store.scene("one").status is SceneStatus.COMPLETED
     check_told_once(store, "one")
@@ -249,7 +260,7 @@ def test_a_replica_that_starts_waits_for_the_store(
 
 @pytest.mark.parametrize("away", [Locked], indirect=True)
 async def test_one_that_starts_in_an_outage_gives_the_others_a_lease_before_it_takes_over(
-    away: Any, store: Store, orchestrators: Orchestrators
+    away: Any, store: Store, orchestrators: Orchestrators, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit(store, "one")
     assert store.claim("one", "another", 0.01)  # who could not renew it, and then can
@@ -258,13 +269,15 @@ async def test_one_that_starts_in_an_outage_gives_the_others_a_lease_before_it_t
 
     def end() -> None:
         nonlocal ended_at
+        while "the store is away" not in caplog.text:
+            time.sleep(0.01)
         ended_at = time.monotonic()
         away.end()
 
     away.begin()
-    ending = threading.Timer(0.5, end)
+    ending = threading.Thread(target=end)
     ending.start()
-    async with orchestrators.started() as starting, asyncio.timeout(30):
+    async with orchestrators.started() as starting, asyncio.timeout(60):
         while not starting._tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert time.monotonic() - ended_at > LEASE_S

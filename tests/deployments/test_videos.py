@@ -49,15 +49,20 @@ class Server:
     folders: SceneFolders
     config: ModelConfig
 
-    def generate(self, video_id: str, error: GenerationError | None = None) -> None:
-        """Do to a video what the cluster does."""
+    def generate(
+        self,
+        video_id: str,
+        error: GenerationError | None = None,
+        go_on: threading.Event | None = None,
+    ) -> None:
+        """Do to a video what the cluster does; half-way, wait until it may go on."""
         scene_id = video_id.removeprefix("video_")
         (clip,) = self.store.scene(scene_id).trajectories
         self.store.advance_scene(scene_id, SceneStatus.IN_PROGRESS)
         self.store.advance_trajectory(scene_id, clip.id, TrajectoryStatus.QUEUED)
         self.store.start_attempt(scene_id, clip.id, f"attempt of {scene_id}", 1)
         self.store.record_progress(scene_id, clip.id, "denoise", 2, 4)
-        time.sleep(0.2)  # long enough to be asked for meanwhile
+        assert go_on is None or go_on.wait(60)
         if error is not None:
             problem = problem_of(error, clip.id)
             self.store.advance_trajectory(scene_id, clip.id, TrajectoryStatus.FAILED, problem)
@@ -170,15 +175,17 @@ def test_a_running_video_tells_how_far_it_is_and_is_not_deleted(
     server: Server, client: openai.OpenAI
 ) -> None:
     video = client.videos.create(prompt=PROMPT, model=VARIANT, input_reference=image())
-    generating = threading.Thread(target=server.generate, args=(video.id,))
+    go_on = threading.Event()
+    generating = threading.Thread(target=server.generate, args=(video.id, None, go_on))
     generating.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (now := client.videos.retrieve(video.id)).status == "queued" or not now.progress:
         assert time.monotonic() < deadline
     assert now.status == "in_progress"
     assert 0 < now.progress < 100
     with pytest.raises(openai.ConflictError, match="has not ended"):
         client.videos.delete(video.id)
+    go_on.set()
     generating.join()
 
 
