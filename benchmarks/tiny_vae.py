@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.environment import write_result
+from training.worlds import HELD_OUT, KEYFRAMES, SIZE
 from worldstereo.models.source import bundled_folder
 from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.components import load_vae
@@ -20,8 +21,7 @@ from worldstereo.sampling.vae import KeyframeVAE
 from worldstereo.synthetic import make_world
 from worldstereo.synthetic.scene_folder import render_paths
 
-FIRST_SEED, SIZE, KEYFRAMES = 10_000, (128, 192), 21
-# Of each path so many keyframes are looked at: all others.
+# Every second keyframe of a path is looked at, from the first that is no input.
 STRIDE = 2
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     worlds = parser.parse_args().worlds
     vae = load_vae(bundled_folder("worldstereo-tiny") / "base", ParallelMesh.single("cpu"))
     exact, rendered = [], []
-    for seed in range(FIRST_SEED, FIRST_SEED + worlds):
+    for seed in range(HELD_OUT, HELD_OUT + worlds):
         world = make_world(seed)
         _, _, paths = render_paths(world, SIZE, KEYFRAMES)
         for render, _, cameras in paths.values():
@@ -51,7 +51,7 @@ def main() -> None:
         "tiny_vae",
         {
             "worlds": worlds,
-            "first_seed": FIRST_SEED,
+            "first_seed": HELD_OUT,
             "size": SIZE,
             "frames": len(pictures),
             "psnr_db": round(float(pictures.mean()), 2),

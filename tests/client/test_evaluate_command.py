@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ def test_synthetic_scenes_of_the_seeds_and_variants_asked_for(
         worlds: Sequence[Any], generate: Any, write: Any, settings: Any, work: Path, **more: Any
     ) -> Report:
         calls.append((settings, work))
+        assert pickle.loads(pickle.dumps((worlds, write)))  # several processes make the scenes
         more["on_scene"]("synthetic-10003")
         names = [str(world.seed) for world in worlds]
         scenes = [SceneReport(name=name, clips=()) for name in names]

@@ -19,6 +19,7 @@ from tests.sampling.clips import make_clip
 from training.architecture import DINOV2, TINY
 from training.export import OWN
 from training.seed_tiny import PRECISE, files_of
+from training.worlds import HELD_OUT
 from worldstereo import WorldStereo
 from worldstereo.config import VARIANTS, ControlNetConfig, Variant
 from worldstereo.models.checkpoint import build_transformer
@@ -42,8 +43,6 @@ TRAINED = (
     BASE / "vae" / BASE_WEIGHTS,
     *(BUNDLED / variant / VARIANT_WEIGHTS for variant in VARIANTS),
 )
-# Training refuses worlds from here up (training/README.md).
-HELD_OUT = 10_000
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -101,7 +101,13 @@ def evaluate_synthetic(
         told: further JSON values for the report's settings, such as the model's name.
         on_scene: called with each scene's name when it is scored.
         processes: that make and score scenes, each one at a time; 1: this one. With more,
-            ``write_scene`` is pickled.
+            ``worlds`` and ``write_scene`` are pickled.
+
+    Returns:
+        The report; what could not be measured is among its failures.
+
+    Raises:
+        FileExistsError: ``work`` has scenes already.
     """
     scenes = work / "scenes"
     scenes.mkdir()
@@ -123,10 +129,15 @@ def evaluate_synthetic(
             "camera_estimator": estimator_name(),
             "first_frame": "not scored: it is the input",
         },
-        (RENDER, *FILLS, *settings.variants, START_POINTS, EXACT),
+        methods(settings.variants),
         reports,
         fills=tuple(FILLS),
     )
+
+
+def methods(variants: Sequence[str]) -> tuple[str, ...]:
+    """What is scored, in the order of the tables: the baselines, and these variants."""
+    return (RENDER, *FILLS, *variants, START_POINTS, EXACT)
 
 
 def _each(
