@@ -10,7 +10,7 @@ demo: install ## the bundled scene on an embedded cluster with the bundled tiny 
 	$(BIN)/worldstereo run --input_path examples/demo_scene --output_path outputs
 
 test: install ## the default test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: install ## formatting, lint, types
 	$(BIN)/ruff format --check $(PACKAGES)

@@ -37,15 +37,9 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those with clusters run in one of them, in turn.
-
-    Of the recovery matrix only some cells run, unless it is asked for by its mark.
-    """
+    """Of the recovery matrix only some cells run, unless it is asked for by its mark."""
     if "recovery" not in config.option.markexpr:
         marks = {item: item.get_closest_marker("recovery") for item in items}
         left_out = [item for item, mark in marks.items() if mark and not mark.kwargs["by_default"]]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        if item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group("clusters"))

@@ -15,6 +15,14 @@ from pathlib import Path
 from training import architecture, seed_tiny
 
 
+def miniature_settings(folder: Path) -> Path:
+    """A YAML file in ``folder`` for ``--model``: the bundled model's settings, of the miniature."""
+    file = folder / "miniature.yaml"
+    bundled = Path(__file__).parent.parent / "configs" / "models" / "worldstereo-tiny.yaml"
+    file.write_text(bundled.read_text().replace("worldstereo-tiny", miniature()))
+    return file
+
+
 @cache
 def miniature() -> str:
     """The folder, as ``source`` of a model or for ``from_pretrained``."""

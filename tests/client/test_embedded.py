@@ -1,4 +1,4 @@
-"""`worldstereo run` and `worldstereo serve` with a real embedded cluster and the bundled model."""
+"""`worldstereo run` and `worldstereo serve` with a real embedded cluster and a real model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from worldstereo_client import Client
 from worldstereo_client.exit_codes import ExitCode
 
 from cluster.processes import descendants
+from tests.miniature import miniature_settings
 from tests.scenes import make_reconstruction
 from worldstereo.formats.manifest import read_manifest
 from worldstereo.formats.video import video_info
@@ -35,6 +36,7 @@ def test_run_generates_every_scene_of_a_folder(tmp_path: Path) -> None:
     for name in ("bath", "room"):
         make_reconstruction(tmp_path / "scenes" / name, ("traj_up",), size=(32, 48))
     arguments = ["--input_path", tmp_path / "scenes", "--output_path", tmp_path / "out"]
+    arguments += ["--model", miniature_settings(tmp_path)]
     done = subprocess.run(
         command("run", *arguments, "--replicas", "2", "--steps", "1", "--json"),
         capture_output=True,

@@ -1,4 +1,4 @@
-"""``worldstereo evaluate --synthetic`` with a real embedded cluster and the bundled model."""
+"""``worldstereo evaluate --synthetic`` with a real embedded cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from worldstereo_client.exit_codes import ExitCode
 
 from tests.client.test_embedded import START_TIMEOUT_S, command
+from tests.miniature import miniature_settings
 
 pytest.importorskip("evo")
 pytestmark = pytest.mark.cluster
@@ -17,9 +18,13 @@ pytestmark = pytest.mark.cluster
 
 def test_a_scene_with_photographs_is_generated_from_them_and_scored(tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    words = ("--synthetic", "1", "--photographs", "4", "--steps", "1", "--json", str(out))
+    words = ("--synthetic", "1", "--photographs", "4", "--steps", "1")
+    model = miniature_settings(tmp_path)
     done = subprocess.run(
-        command("evaluate", *words), capture_output=True, text=True, timeout=2 * START_TIMEOUT_S
+        command("evaluate", *words, "--model", model, "--json", out),
+        capture_output=True,
+        text=True,
+        timeout=2 * START_TIMEOUT_S,
     )
     assert done.returncode == ExitCode.OK, done.stderr
     report = json.loads(out.read_text())

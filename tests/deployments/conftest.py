@@ -43,13 +43,7 @@ def postgresql() -> Iterator[PostgresqlServer]:
     server.close()
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        # One server serves all tests that run in this process.
-        pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql")),
-    ]
-)
+@pytest.fixture(params=["sqlite", "postgresql"])
 def new_database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], str]:

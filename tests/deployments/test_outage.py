@@ -89,13 +89,7 @@ class Full:
         self.end()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(Stopped, marks=pytest.mark.xdist_group("postgresql")),
-        Locked,
-        Full,
-    ]
-)
+@pytest.fixture(params=[Stopped, Locked, Full])
 def away(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Any]:

@@ -88,11 +88,11 @@ class Caller:
         # The router hears that earlier ones have ended a moment after whoever waited for them.
         await asyncio.sleep(0.5)
         work = self._handle.work
-        return sorted(await asyncio.gather(*(work.remote(2.0) for _ in range(requests))))
+        return sorted(await asyncio.gather(*(work.remote(1.5) for _ in range(requests))))
 
     async def after_one(self) -> tuple[int, list[int]]:
         """The process of a long request; then those of as many as other replicas are idle."""
-        first = asyncio.ensure_future(self._handle.work.remote(5.0))
+        first = asyncio.ensure_future(self._handle.work.remote(3.5))
         await asyncio.sleep(0.5)
         others = await self.spread(REPLICAS - 1)
         return await first, others

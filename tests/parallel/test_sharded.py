@@ -19,9 +19,6 @@ from worldstereo.parallel.layout import ParallelLayout
 from worldstereo.parallel.mesh import ParallelMesh
 from worldstereo.sampling.inputs import clip_inputs
 
-# In one process where the suite runs in several: what the ranks returned is kept in it.
-pytestmark = pytest.mark.xdist_group("ranks")
-
 TOLERANCE = 1e-5
 WORLD_SIZES = (2, 4)
 

@@ -17,10 +17,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.table import DOCUMENTS, README, with_table
-from tests.miniature import miniature
-
-# In one process where the suite runs in several: its server starts once.
-pytestmark = pytest.mark.xdist_group("readme")
+from tests.miniature import miniature_settings
 
 ROOT = Path(__file__).parents[2]
 README_URL = "http://127.0.0.1:8000"
@@ -42,10 +39,8 @@ ENVIRONMENT = {
 def served_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of `worldstereo serve`."""
     folder = tmp_path_factory.mktemp("served")
-    model = folder / "miniature.yaml"
-    tiny = (ROOT / "configs" / "models" / "worldstereo-tiny.yaml").read_text()
-    model.write_text(tiny.replace("worldstereo-tiny", miniature()))
-    options = ("--port", "0", "--data", str(folder / "data"), "--model", str(model))
+    model = str(miniature_settings(folder))
+    options = ("--port", "0", "--data", str(folder / "data"), "--model", model)
     command = ["worldstereo", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         assert server.stdout is not None
