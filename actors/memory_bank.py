@@ -234,10 +234,10 @@ class MemoryBankActor:
             time.sleep(idle_s / 4)
             with self._working:
                 if self._run is not None and time.monotonic() - self._used_at > idle_s:
+                    with log_ids(scene=self._spec.scene_id):
+                        logger.info("memory is given up after %g s without a call", idle_s)
                     self._run = self._reconstruction = self._written = None
                     gc.collect()
-                    with log_ids(scene=self._spec.scene_id):
-                        logger.info("memory given up after %g s without a call", idle_s)
 
     def _about(self, trajectory_id: str, attempt_id: str | None) -> AbstractContextManager[None]:
         return log_ids(scene=self._spec.scene_id, trajectory=trajectory_id, attempt=attempt_id)

@@ -17,8 +17,8 @@ from tests.deployments.recovery import PARTS, RecoveryService, settings
 
 pytestmark = [pytest.mark.cluster]
 
+# Beside test_cluster.py, which kills each part but the ingress while clips are denoised.
 BY_DEFAULT = {
-    ("orchestrator", "denoise"),
     ("ingress", "denoise"),
     ("memory bank", "commit"),
     ("coordinator", "decode"),
