@@ -139,7 +139,7 @@ def test_replicas_and_nodes_follow_the_clips_of_a_scene_from_none_to_none(
     assert [entry for entry in listeners(cluster.processes) if not entry.loopback] == []
     service = Service(cluster, data)
     service.wait_until_ready()  # a scene would be taken, though there is no replica
-    # Four clips depend on no other, and wait until all nodes are there, however long those take.
+    # Four clips depend on no other; all wait until three nodes are there.
     held = tmp_path / "held"
     held.touch()
     city = scenes.make_panorama(tmp_path / "city")
