@@ -44,6 +44,12 @@ def write_result(name: str, result: Mapping[str, Any]) -> Path:
     return path
 
 
+def read_result(name: str) -> dict[str, Any]:
+    """One benchmark's numbers, as ``write_result`` wrote them."""
+    result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return result
+
+
 def _git(*arguments: str) -> str | None:
     try:
         run = subprocess.run(
