@@ -14,6 +14,10 @@ from tests.virtual_time import VirtualTimeLoop
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
+# Ray starts its workers at nice 15: beside another test that keeps the CPUs busy a cluster would
+# take minutes to start.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 ROOT = Path(__file__).parent.parent
 
 

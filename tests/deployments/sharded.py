@@ -33,7 +33,7 @@ from worldstereo.types import Clip, UInt8
 PATIENCE_S = 60.0
 STEPS = 16
 DEADLINES = Deadlines(
-    beat_interval_s=0.5, beat_timeout_s=3, retrieve_s=20, step_s=4, commit_s=20, grace_s=2
+    beat_interval_s=0.5, beat_timeout_s=5, retrieve_s=20, step_s=6, commit_s=20, grace_s=4
 )
 
 
@@ -116,6 +116,14 @@ class ShardedGenerator:
             assert last.retry
             assert time.monotonic() < deadline, last
             time.sleep(0.1)
+
+    def reasons(self) -> list[str]:
+        """Why replicas ended, as their log files say."""
+        logs = self.cluster.run_folder / "ray" / "session_latest" / "logs"
+        lines = [
+            line for file in logs.glob("worker-*.err") for line in file.read_text().splitlines()
+        ]
+        return [line for line in lines if "replica ends" in line]
 
     def frames(self, name: str) -> UInt8:
         frames: UInt8 = np.array(ray.get(self._bank.frames.remote(name)))

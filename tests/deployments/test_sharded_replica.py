@@ -179,7 +179,8 @@ def test_clips_that_wait_or_are_given_up_leave_the_ranks_in_step(
         continue
     start = time.monotonic()
     stream.cancel()
-    assert isinstance(generator.attempt("next"), Committed)
+    last = generator.attempt("next")
+    assert isinstance(last, Committed), (last, generator.reasons())
     assert time.monotonic() - start < 25  # all 1000 steps would take 50 s
     assert generator.processes() == before
 
