@@ -28,7 +28,9 @@ def on_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         arguments: must be picklable; results too, by ``torch.save``.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = torch.multiprocessing.get_context("spawn")
+        context = torch.multiprocessing.get_context("forkserver")
+        # Every rank needs it, and loading it takes seconds: once for all.
+        context.set_forkserver_preload(["worldstereo.sampling.pipeline"])
         processes = [
             context.Process(target=_run, args=(rank, count, Path(folder), work, arguments))
             for rank in range(count)
