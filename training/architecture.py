@@ -21,18 +21,23 @@ class Architecture:
         transformer: arguments of the backbone.
         controlnet: ``controlnet_cfg`` of the variants.
         vae: arguments of ``AutoencoderKLWan``, without the statistics of its latents.
+        sizes: working sizes of the variants, (height, width) in pixels.
         guidance: ``guidance_scale`` of the variants; None: that of the published runs.
     """
 
     transformer: Mapping[str, Any]
     controlnet: Mapping[str, Any]
     vae: Mapping[str, Any]
+    sizes: tuple[tuple[int, int], ...]
     guidance: float | None = None
 
     @cached_property
     def variant(self) -> dict[str, Any]:
         """``config.json`` of every variant."""
-        own: dict[str, Any] = {"controlnet_cfg": dict(self.controlnet)}
+        own: dict[str, Any] = {
+            "controlnet_cfg": dict(self.controlnet),
+            "scale_map": [list(size) for size in self.sizes],
+        }
         if self.guidance is not None:
             own["guidance_scale"] = self.guidance
         return _VARIANT | own
@@ -41,7 +46,6 @@ class Architecture:
 _VARIANT: dict[str, Any] = {
     "base_model": "base",
     "nframe": 21,
-    "scale_map": [[128, 192], [144, 192], [160, 160], [192, 144], [192, 128]],
     "latent_cond_mode": "first_frame_only",
     "negative_prompt": "blurry, distorted, static, low quality",
     "dmd_start_steps": 250,
@@ -93,6 +97,8 @@ MINIATURE = Architecture(
         "temperal_downsample": [False, True, True],
         "dropout": 0.0,
     },
+    # Each a multiple of 32 pixels: its tokens can be shared out over two or four ranks.
+    sizes=((64, 96), (64, 64), (96, 64)),
 )
 TINY = Architecture(
     transformer={
@@ -111,6 +117,7 @@ TINY = Architecture(
         "time_embed_dim": 160,
     },
     vae={**MINIATURE.vae, "base_dim": 24, "dim_mult": [1, 1, 2, 3]},
+    sizes=((128, 192), (144, 192), (160, 160), (192, 144), (192, 128)),
     # Captions say little of what a hole shows: with guidance of 5 the camera variant's holes were
     # 0.9 dB worse.
     guidance=1.0,
