@@ -3,7 +3,7 @@
 A fenced block in ``python`` or ``bash`` is run unless the line before it is an HTML comment that
 begins with ``not run:`` and says why. A server answers at an address of its own, which takes the
 place of the README's, with a miniature model; the engine's own block runs the bundled one. Of the
-demo scene's four trajectories two are there.
+demo scene's four trajectories two are there, for half the time.
 """
 
 import os
